@@ -36,7 +36,7 @@ type Options struct {
 	// Namespaces are the available namespaces, by name. While there are none the answer to every
 	// call is that the node is not ready.
 	Namespaces map[string]*socketio.Namespace
-	// Calls remembers calls with an Idempotency-Key. It is required with Namespaces.
+	// Calls remembers asks with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
 	// Logger is optional.
 	Logger *zap.Logger
@@ -88,19 +88,21 @@ const (
 	askTimeout   = maxAsk + timeout
 )
 
-// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key. A
-// reading route has a query. The only other route is the contract, which needs no key.
+// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key, which
+// makes what it publishes be published once. A route that waits for answers has a body as well, and
+// claims its key. A reading route has a query. The only other route is the contract, which needs no key.
 type route struct {
 	method  string
 	timeout time.Duration
-	write   func(a *API, ctx context.Context, body []byte) (any, error)
+	write   func(a *API, ctx context.Context, body []byte, k *callKey) (any, error)
+	wait    func(a *API, ctx context.Context, body []byte) (any, error)
 	read    func(a *API, ctx context.Context, q query) (any, error)
 }
 
 var routes = map[string]route{
 	"emit":       {method: http.MethodPost, timeout: timeout, write: (*API).emit},
 	"batch":      {method: http.MethodPost, timeout: batchTimeout, write: (*API).batch},
-	"ask":        {method: http.MethodPost, timeout: askTimeout, write: (*API).ask},
+	"ask":        {method: http.MethodPost, timeout: askTimeout, wait: (*API).ask},
 	"join":       {method: http.MethodPost, timeout: timeout, write: (*API).join},
 	"leave":      {method: http.MethodPost, timeout: timeout, write: (*API).leave},
 	"disconnect": {method: http.MethodPost, timeout: timeout, write: (*API).disconnect},
@@ -154,7 +156,7 @@ func (a *API) note(name string, f *failure, more ...zap.Field) {
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool) response {
 	allowed := known && r.Method == rt.method
-	if allowed && rt.read == nil && rt.write == nil {
+	if allowed && rt.timeout == 0 {
 		return response{status: http.StatusOK, contentType: "application/yaml", body: openAPI}
 	}
 	if f := a.keys.refusal(r); f != nil {
@@ -179,22 +181,28 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	if f != nil {
 		return failed(f)
 	}
-	// Not the client's context: a call that has begun completes, and its key is finished.
+	k, f := newCallKey(r, body)
+	if f != nil {
+		return failed(f)
+	}
+	// Not the client's context: a call that has begun completes, so that it has one outcome.
 	ctx := context.WithoutCancel(r.Context())
 	run := func() response {
 		ctx, cancel := context.WithTimeout(ctx, rt.timeout)
 		defer cancel()
-		v, err := rt.write(a, ctx, body)
-		return answered(v, err, mayHave)
+		if rt.wait != nil {
+			v, err := rt.wait(a, ctx, body)
+			return answered(v, err, mayHave)
+		}
+		v, err := rt.write(a, ctx, body, k)
+		res := answered(v, err, mayHave)
+		res.replayed = err == nil && k.repeated()
+		return res
 	}
-	switch list := r.Header.Values("Idempotency-Key"); len(list) {
-	case 0:
-		return run()
-	case 1:
-		return a.once(ctx, r, list[0], body, rt.timeout, run)
-	default:
-		return failed(fail(badRequest, "duplicate Idempotency-Key header"))
+	if k != nil && rt.wait != nil {
+		return a.claimed(ctx, k, rt.timeout, run)
 	}
+	return run()
 }
 
 // A response is the answer to a call.

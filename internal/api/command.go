@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-func (a *API) join(ctx context.Context, body []byte) (any, error) {
+func (a *API) join(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
 		Join []string `json:"join"`
@@ -19,10 +19,10 @@ func (a *API) join(ctx context.Context, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.SocketsJoin(ctx, c.Join...)
+	return nil, b.Keyed(k.next()).SocketsJoin(ctx, c.Join...)
 }
 
-func (a *API) leave(ctx context.Context, body []byte) (any, error) {
+func (a *API) leave(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
 		Leave []string `json:"leave"`
@@ -34,7 +34,7 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.SocketsLeave(ctx, c.Leave...)
+	return nil, b.Keyed(k.next()).SocketsLeave(ctx, c.Leave...)
 }
 
 // moved returns the target of a call that joins or leaves rooms. A user's room has the sockets of
@@ -54,7 +54,7 @@ func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcas
 	return a.broadcast(t)
 }
 
-func (a *API) disconnect(ctx context.Context, body []byte) (any, error) {
+func (a *API) disconnect(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
 		Close bool `json:"close"`
@@ -66,5 +66,5 @@ func (a *API) disconnect(ctx context.Context, body []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.DisconnectSockets(ctx, c.Close)
+	return nil, b.Keyed(k.next()).DisconnectSockets(ctx, c.Close)
 }

@@ -48,19 +48,19 @@ type emitAnswer struct {
 	Offset string `json:"offset"`
 }
 
-func (a *API) emit(ctx context.Context, body []byte) (any, error) {
+func (a *API) emit(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var e emitBody
 	if err := decode(body, &e); err != nil {
 		return nil, err
 	}
-	answer, err := a.publish(ctx, e)
+	answer, err := a.publish(ctx, e, k.next())
 	if err != nil {
 		return nil, err
 	}
 	return answer, nil
 }
 
-func (a *API) publish(ctx context.Context, e emitBody) (emitAnswer, error) {
+func (a *API) publish(ctx context.Context, e emitBody, o *socketio.Once) (emitAnswer, error) {
 	b, values, err := a.addressed(e.target, e.event)
 	if err != nil {
 		return emitAnswer{}, err
@@ -68,7 +68,7 @@ func (a *API) publish(ctx context.Context, e emitBody) (emitAnswer, error) {
 	if e.Volatile {
 		b = b.Volatile()
 	}
-	offset, err := b.Publish(ctx, e.Event, values...)
+	offset, err := b.Keyed(o).Publish(ctx, e.Event, values...)
 	return emitAnswer{offset}, err
 }
 

@@ -97,9 +97,13 @@ func (a *App) Stats() Stats {
 	return Stats{maps.Clone(a.forbidden), maps.Clone(a.refusedTokens)}
 }
 
-// A request is one event of a client, and the client's identity.
+// A request is one event of a client, and the client's identity. Inside the event once it is the inner
+// one: Name and Args are that one's.
 type request struct {
 	*socketio.Event
+	Name string
+	socketio.Args
+	once   *socketio.Once // nil outside the event once
 	app    *App
 	client *auth.Identity
 	limits *limit.Client
@@ -124,19 +128,25 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	if err := limits.Allow(e.Size()); err != nil {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
 	}
-	handle, known := requests[e.Name]
 	if q, ok := a.hooks.about(e); ok {
-		return a.hooks.ask(ctx, q, limits.Owner())
+		return a.hooks.ask(ctx, q, limits)
 	}
 	if e.Name == "echo" {
 		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline
 	}
+	r := &request{Event: e, Name: e.Name, Args: e.Args, app: a, client: a.identity(e.Socket()), limits: limits}
+	if e.Name == "once" {
+		if err := r.unwrap(); err != nil {
+			return answer(e, failure(ctx, err))
+		}
+	}
+	handle, known := requests[r.Name]
 	if !known {
-		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %.100q; docs/protocol.md lists the events", e.Name)))
+		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %.100q; docs/protocol.md lists the events", r.Name)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	reply, err := handle(ctx, &request{Event: e, app: a, client: a.identity(e.Socket()), limits: limits})
+	reply, err := handle(ctx, r)
 	if errors.Is(err, errNobodyWaits) {
 		return nil
 	}
@@ -144,9 +154,9 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 		f := failure(ctx, err)
 		if f.Code == forbidden {
 			a.mu.Lock()
-			a.forbidden[e.Name]++
+			a.forbidden[r.Name]++
 			a.mu.Unlock()
-			a.log.Debug("event forbidden", zap.String("event", e.Name), zap.String("socket", e.Socket().ID()))
+			a.log.Debug("event forbidden", zap.String("event", r.Name), zap.String("socket", e.Socket().ID()))
 		}
 		return answer(e, f)
 	}

@@ -25,6 +25,8 @@ const (
 	unavailable   code = "unavailable"
 	timeout       code = "timeout"
 	busy          code = "busy"
+	keyReused     code = "key_reused"
+	partlyDone    code = "partly_done"
 )
 
 // A failed is an error with its code.
@@ -63,6 +65,10 @@ func failure(ctx context.Context, err error) failureReply {
 		return failureReply{Code: f.code, Message: f.message}
 	case errors.Is(err, socketio.ErrTooManyRooms), errors.Is(err, socketio.ErrTooLarge):
 		return failureReply{Code: tooMany, Message: err.Error()}
+	case errors.Is(err, socketio.ErrReused):
+		return failureReply{Code: keyReused, Message: "the id was used for another event", MayHave: errors.Is(err, adapter.ErrUnavailable)}
+	case errors.Is(err, socketio.ErrIncomplete):
+		return failureReply{Code: partlyDone, Message: "it was sent to some of the rooms only, and it is too late for the others", MayHave: true}
 	case errors.Is(err, adapter.ErrNotPublished):
 		return failureReply{Code: unavailable, Message: "cluster unavailable; the event was not published"}
 	case errors.Is(err, adapter.ErrUndecodable):

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/hooks"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
@@ -26,12 +26,6 @@ func (h *Hooks) handles(name string, known bool) bool {
 	}
 	return false
 }
-
-// Lengths of the id with which a client names an event. A shorter one could be that of another client.
-const (
-	minEventID = 16
-	maxEventID = 64
-)
 
 // A matter is an event that the backend handles. Inside of the event once, whose arguments are an id, the
 // name of an event and that one's arguments, it is the inner one.
@@ -64,9 +58,8 @@ func (m *matter) questionID() (string, error) {
 	if m.from == 0 {
 		return "", nil
 	}
-	visible := !strings.ContainsFunc(m.id, func(r rune) bool { return r <= ' ' || r > '~' })
-	if len(m.id) < minEventID || len(m.id) > maxEventID || !visible {
-		return "", fail(badRequest, "an id has %d to %d visible characters of ASCII, such as a UUID", minEventID, maxEventID)
+	if err := checkOnceID(m.id); err != nil {
+		return "", err
 	}
 	s := m.Socket()
 	return hooks.NamedID(s.Namespace().Name(), s.User(), m.id), nil
@@ -74,14 +67,18 @@ func (m *matter) questionID() (string, error) {
 
 // ask has the backend handle an event. It returns when the answer has been carried out, so the events of
 // a socket are handled in their order, one at a time. The context of the event may end before: an event
-// that the backend has processed is not left half done because its client has gone. owner is that of the
-// question.
-func (h *Hooks) ask(ctx context.Context, m matter, owner string) error {
+// that the backend has processed is not left half done because its client has gone.
+func (h *Hooks) ask(ctx context.Context, m matter, limits *limit.Client) error {
 	e := m.Event
 	if ctx.Err() != nil {
 		return nil // the client has left, some time ago
 	}
 	id, err := m.questionID()
+	if err == nil && id != "" {
+		if exceeded := limits.Once(); exceeded != nil {
+			err = fail(rateLimited, "%v; this one was dropped", exceeded)
+		}
+	}
 	if err == nil {
 		err = h.Backend.Late(e.Received())
 	}
@@ -90,7 +87,7 @@ func (h *Hooks) ask(ctx context.Context, m matter, owner string) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	question := m.question(id)
-	question.Owner = owner
+	question.Owner = limits.Owner()
 	reply, err := h.Backend.Event(ctx, question)
 	if err != nil {
 		return answer(e, failure(ctx, err))
@@ -100,7 +97,7 @@ func (h *Hooks) ask(ctx context.Context, m matter, owner string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	o, err := h.orders(e, reply)
+	o, err := h.orders(e, id, reply)
 	if err != nil {
 		err = &hooks.Error{Outcome: hooks.Failed, Cause: err}
 	} else {
@@ -129,10 +126,7 @@ func unfinished(f failureReply) failureReply {
 
 // question returns the question with an id; "" for a new one.
 func (m *matter) question(id string) hooks.Event {
-	s, all := m.Socket(), m.Array()
-	if m.from > 0 {
-		all.JSON = m.args()
-	}
+	s, all := m.Socket(), m.From(m.from).Array()
 	q := hooks.Event{
 		ID:        id,
 		Namespace: s.Namespace().Name(),
@@ -151,30 +145,19 @@ func (m *matter) question(id string) hooks.Event {
 	return q
 }
 
-// args returns the arguments from the first one on as an array.
-func (m *matter) args() json.RawMessage {
-	text := []byte{'['}
-	for i := m.from; i < m.Len(); i++ {
-		if i > m.from {
-			text = append(text, ',')
-		}
-		text = append(text, m.Raw(i)...)
-	}
-	return append(text, ']')
-}
-
 // orders are what the backend wants to be done for an event, checked.
 type orders struct {
 	socket *socketio.Socket
+	id     string // of the question, if the client has named its event; "" otherwise
 	reply  hooks.Reply
 	emits  []Emit
 	ack    []any
 }
 
 // orders checks everything that can be checked before anything is executed.
-func (h *Hooks) orders(e *socketio.Event, reply hooks.Reply) (*orders, error) {
+func (h *Hooks) orders(e *socketio.Event, id string, reply hooks.Reply) (*orders, error) {
 	s := e.Socket()
-	o := &orders{socket: s, reply: reply, ack: []any{struct {
+	o := &orders{socket: s, id: id, reply: reply, ack: []any{struct {
 		OK bool `json:"ok"`
 	}{true}}}
 	if reply.Ack != nil {
@@ -211,23 +194,24 @@ func (h *Hooks) orders(e *socketio.Event, reply hooks.Reply) (*orders, error) {
 func (o *orders) execute(ctx context.Context) error {
 	self := o.self()
 	if len(o.reply.Leave) > 0 {
-		if err := insist(ctx, func() error { return self.SocketsLeave(ctx, o.reply.Leave...) }); err != nil {
+		if err := o.insist(ctx, self, "leave", func(b socketio.Broadcast) error { return b.SocketsLeave(ctx, o.reply.Leave...) }); err != nil {
 			return fmt.Errorf("leave: %w", err)
 		}
 	}
 	if len(o.reply.Join) > 0 {
-		if err := insist(ctx, func() error { return self.SocketsJoin(ctx, o.reply.Join...) }); err != nil {
+		if err := o.insist(ctx, self, "join", func(b socketio.Broadcast) error { return b.SocketsJoin(ctx, o.reply.Join...) }); err != nil {
 			return fmt.Errorf("join: %w", err)
 		}
 	}
 	if o.reply.Data != nil {
-		err := insist(ctx, func() error { return o.socket.SetData(ctx, json.RawMessage(o.reply.Data)) })
+		err := o.socket.SetData(ctx, o.reply.Data)
 		if err != nil && !errors.Is(err, socketio.ErrDisconnected) {
 			return fmt.Errorf("data: %w", err)
 		}
 	}
 	for i, e := range o.emits {
-		if err := insist(ctx, func() error { return e.Broadcast.Emit(ctx, e.Event, e.Args...) }); err != nil {
+		emit := func(b socketio.Broadcast) error { return b.Emit(ctx, e.Event, e.Args...) }
+		if err := o.insist(ctx, e.Broadcast, fmt.Sprint("emit ", i), emit); err != nil {
 			return fmt.Errorf("emit %d: %w", i, err)
 		}
 	}
@@ -242,15 +226,20 @@ func (o *orders) disconnect(ctx context.Context) error {
 		o.socket.Disconnect(false)
 		return nil
 	}
-	return insist(ctx, func() error { return o.self().DisconnectSockets(ctx, false) })
+	return o.insist(ctx, o.self(), "disconnect", func(b socketio.Broadcast) error { return b.DisconnectSockets(ctx, false) })
 }
 
-// insist calls f until it does not fail for the reason that nothing was published, or ctx ends: the
-// backend has processed the event already.
-func insist(ctx context.Context, f func() error) error {
+// insist publishes something, tries again if nothing was published, and gives up when ctx ends: the
+// backend has processed the event already. For an event that its client has named, what is published has
+// an id of its own. So another attempt of the client, or of this function after an unknown outcome,
+// publishes only what is missing.
+func (o *orders) insist(ctx context.Context, b socketio.Broadcast, what string, publish func(socketio.Broadcast) error) error {
+	if o.id != "" {
+		b = b.Keyed(&socketio.Once{ID: "hook " + o.id + " " + what})
+	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := f()
-		if !errors.Is(err, adapter.ErrNotPublished) {
+		err := publish(b)
+		if !errors.Is(err, adapter.ErrNotPublished) && (o.id == "" || !errors.Is(err, adapter.ErrUnavailable)) {
 			return err
 		}
 		t := time.NewTimer(pause)

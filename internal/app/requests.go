@@ -94,16 +94,17 @@ func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies l
 	if packet.Reserved(name) {
 		return nil, fail(reservedEvent, "%q is reserved for the client", name)
 	}
-	placed, err := b.Place(ctx, name, r.Rest(i+1)...)
+	placed, err := r.place(ctx, b, name, r.Rest(i+1))
 	if err != nil {
 		unknown = errors.Is(err, adapter.ErrUnavailable)
 		return nil, err
 	}
 	newRooms = placed.NewRooms
 	return struct {
-		OK     bool   `json:"ok"`
-		Offset string `json:"offset"`
-	}{true, placed.Offset}, nil
+		OK       bool   `json:"ok"`
+		Offset   string `json:"offset"`
+		Repeated bool   `json:"repeated,omitempty"`
+	}{true, placed.Offset, r.once != nil && r.once.Repeated}, nil
 }
 
 // outside returns the number of rooms that the sender is not in.

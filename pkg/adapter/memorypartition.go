@@ -43,8 +43,7 @@ func (p *memoryPartition) tryPublish(ctx context.Context, e *Event) (Receipt, <-
 		return Receipt{}, nil, err
 	}
 	defer p.node.memory.mu.Unlock()
-	receipt, space := p.log.publish(e)
-	return receipt, space, nil
+	return p.log.publish(e)
 }
 
 func (p *memoryPartition) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error) {

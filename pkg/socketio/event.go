@@ -79,6 +79,11 @@ func (a Args) Values() ([]any, error) {
 	return vs, nil
 }
 
+// From returns the arguments from i on.
+func (a Args) From(i int) Args {
+	return Args{raw: a.raw[min(i, len(a.raw)):], attachments: a.attachments}
+}
+
 // Rest returns the arguments from i on, including binary parts, to be forwarded unchanged: each is
 // a value for Emit or Ack.
 func (a Args) Rest(i int) []any {

@@ -76,6 +76,11 @@ var rules = []struct {
 	{"ReceiversAreCounted", receiversAreCounted, false},
 	{"NewRoomsAreCounted", newRoomsAreCounted, false},
 
+	{"AOnceIDIsPublishedOnce", aOnceIDIsPublishedOnce, false},
+	{"AOnceIDIsOfOneEvent", aOnceIDIsOfOneEvent, false},
+	{"ARefusedEventKeepsNoOnceID", aRefusedEventKeepsNoOnceID, false},
+	{"AOnceIDEndsWithItsHistory", aOnceIDEndsWithItsHistory, true},
+
 	{"JoinPositionsSeparateEarlierFromLaterEvents", joinPositionsSeparateEarlierFromLaterEvents, false},
 	{"NothingIsMissedAfterSubscribe", nothingIsMissedAfterSubscribe, false},
 	{"SubscriptionsCount", subscriptionsCount, true},

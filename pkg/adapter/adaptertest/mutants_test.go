@@ -274,6 +274,77 @@ func mutants() map[string]mutant {
 			}
 		}},
 
+		"once ids are ignored": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				e.Once = nil
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"once ids of one node": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once != nil {
+					once := *e.Once
+					once.ID[15] = n.Node()[0]
+					e.Once = &once
+				}
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"a repeated event is at the newest position": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				r, err := n.Adapter.Publish(ctx, e)
+				if r.Repeated {
+					r.Cursor.At.Ms++
+				}
+				return r, err
+			}
+		}},
+		"repeated events are not told apart": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				r, err := n.Adapter.Publish(ctx, e)
+				r.Repeated = false
+				return r, err
+			}
+		}},
+		"contents are not compared": {"AOnceIDIsOfOneEvent", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once != nil {
+					e.Once = &adapter.Once{ID: e.Once.ID}
+				}
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"the id is kept first": {"ARefusedEventKeepsNoOnceID", func(n *mutantNode) {
+			known := make(map[[16]byte]adapter.Receipt)
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once == nil {
+					return n.Adapter.Publish(ctx, e)
+				}
+				if r, again := known[e.Once.ID]; again {
+					r.Repeated = true
+					return r, nil
+				}
+				r, err := n.Adapter.Publish(ctx, e)
+				known[e.Once.ID] = r
+				return r, err
+			}
+		}},
+		"ids outlive their history": {"AOnceIDEndsWithItsHistory", func(n *mutantNode) {
+			known := make(map[[16]byte]adapter.Receipt)
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once == nil {
+					return n.Adapter.Publish(ctx, e)
+				}
+				if r, again := known[e.Once.ID]; again {
+					r.Repeated = true
+					return r, nil
+				}
+				r, err := n.Adapter.Publish(ctx, e)
+				known[e.Once.ID] = r
+				return r, err
+			}
+		}},
+
 		"join position from before": {"JoinPositionsSeparateEarlierFromLaterEvents", func(n *mutantNode) {
 			lagging, _ := n.Adapter.Head(context.Background())
 			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {

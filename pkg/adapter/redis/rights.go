@@ -46,7 +46,7 @@ func (p *partition) commands(form redisurl.Form) [][]any {
 	list := [][]any{
 		{"ping"}, {"time"}, {"exec"},
 		{"eval", "return 1", 0}, {"evalsha", p.pubsub.publish.Hash(), 0}, {"script", "load", "return 1"},
-		{"get", key}, {"set", key, ""}, {"del", key}, {"exists", key}, {"pexpire", key, 1},
+		{"get", key}, {"set", key, ""}, {"del", key}, {"exists", key}, {"pexpire", key, 1}, {"pttl", key},
 		{"xadd", key, "*", "c", ""}, {"xrange", key, "-", "+"}, {"xrevrange", key, "+", "-"},
 		{"zadd", key, 0, "m"}, {"zrem", key, "m"}, {"zrangebyscore", key, 0, 0},
 		{"hget", key, "f"}, {"hset", key, "f", ""}, {"hdel", key, "f"}, {"hgetall", key},
