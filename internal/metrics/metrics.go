@@ -21,7 +21,7 @@ type Build struct{ Version, Revision string }
 func Handler(build Build, stats func() socketio.Stats, more ...prometheus.Collector) http.Handler {
 	r := registry(build, stats)
 	r.MustRegister(more...)
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+	return share(promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
 }
 
 func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
