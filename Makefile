@@ -32,7 +32,7 @@ test: setup ## all tests, with the race detector; REDIS=container: Redis in one
 	cd examples && $(GO) vet ./...
 
 chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and the other long tests
-	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate|TestRecovery|TestConnects|TestBurst|TestConcurrentClaims' ./integration/
+	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestExactlyOnce|TestBigReplay|TestThroughBalancer|TestRollingUpdate|TestRecovery|TestConnects|TestBurst|TestConcurrentClaims' ./integration/
 
 attack: setup ## the attacks of tests/security at the size that fills a node
 	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -v -timeout 10m -run TestAttacks ./security/

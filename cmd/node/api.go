@@ -9,18 +9,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// newAPI returns the handler of the API for backends. Until there are sockets
-// it answers that the node is unavailable.
-func (n *node) newAPI(c config) *api.API {
-	o := api.Options{Keys: c.APIKeys.list, Logger: n.log}
-	if n.sockets != nil {
-		o.Calls = n.cluster.calls
-		o.Namespaces = make(map[string]*socketio.Namespace, len(c.Namespaces))
-		for _, name := range c.Namespaces {
-			o.Namespaces[name] = n.sockets.Of(name)
-		}
+// serving returns the API for backends with the namespaces that the node serves.
+func (n *node) serving(c config) *api.API {
+	served := c.namespaces()
+	o := api.Options{Calls: n.cluster.calls, Namespaces: make(map[string]*socketio.Namespace, len(served.names)), Patterns: served.patterns}
+	for _, name := range served.names {
+		o.Namespaces[name] = n.sockets.Of(name)
 	}
-	return api.New(o)
+	o.Hold = func(name string) (*socketio.Namespace, func(), bool) { return served.hold(n.sockets, name) }
+	return n.backends.Serving(o)
 }
 
 // internalHandler routes requests of operators, backends and other nodes.

@@ -11,6 +11,10 @@ import (
 
 // authOptions translates the configuration for package auth.
 func authOptions(c config) auth.Options {
+	mapping, err := c.mapping()
+	if err != nil {
+		panic(err) // Decode has checked each claim
+	}
 	return auth.Options{
 		Secret:     []byte(c.JWTSecret),
 		PublicKeys: []byte(c.JWTPublicKey),
@@ -18,6 +22,7 @@ func authOptions(c config) auth.Options {
 		Issuer:     c.JWTIssuer,
 		Audience:   c.JWTAudience,
 		Default:    c.DefaultCan.or(auth.Permissions{}),
+		Mapping:    mapping,
 	}
 }
 
@@ -27,7 +32,7 @@ func newVerifier(c config, log *zap.Logger) (*auth.Verifier, error) {
 		return nil, nil
 	}
 	o := authOptions(c)
-	o.Logger = log
+	o.Logger = log // nil for none
 	return auth.New(o)
 }
 
@@ -42,6 +47,11 @@ func printToken(c config, claims string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, "rejoin:", err)
 		return exitUsage
+	}
+	o := authOptions(c)
+	o.Issuer, o.Audience = "", "" // have been added
+	if _, notes, err := auth.Explain(o, claims); err == nil {
+		note(notes, stderr)
 	}
 	fmt.Fprintln(stdout, token)
 	return exitOK

@@ -171,3 +171,59 @@ func TestToken(t *testing.T) {
 		t.Errorf(`without a secret: %d, %q, want %d, text with "REJOIN_JWT_SECRET"`, code, stderr, exitUsage)
 	}
 }
+
+func TestClaimVariables(t *testing.T) {
+	for _, test := range []struct{ name, value, says string }{
+		{"REJOIN_CLAIM_USER", "a..b", `claim "a..b": empty name`},
+		{"REJOIN_CLAIM_AUDIENCE", `a\b`, "backslash"},
+		{"REJOIN_CLAIM_ROOMS", "groups, groups", "a list of"},
+		{"REJOIN_CLAIM_ROOMS", "groups as user:{}", "reserved for users"},
+		{"REJOIN_CLAIM_CAN", `{"a":{"jion":["x"]}}`, `unknown name "jion"`},
+		{"REJOIN_CLAIM_CAN", `everything`, "JSON object"},
+		{"REJOIN_CLAIM_CAN", `{"a":{"join":["` + strings.Join(numbers(60), `","`) + `"]},"b":{"join":["x` + strings.Join(numbers(60), `","x`) + `"]}}`, "more than 100"},
+	} {
+		environment(t, map[string]string{"REJOIN_JWT_SECRET": testSecret, test.name: test.value})
+		if _, r := load(); len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
+			t.Errorf("%s=%s: got problems %q, want one with %q", test.name, test.value, r.problems, test.says)
+		}
+		if err := os.Unsetenv(test.name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for says, variables := range map[string]map[string]string{
+		"without a key":       {"REJOIN_CLAIM_USER": "oid"},
+		"REJOIN_JWT_AUDIENCE": {"REJOIN_CLAIM_AUDIENCE": "client_id", "REJOIN_JWT_SECRET": testSecret},
+	} {
+		t.Run(says, func(t *testing.T) {
+			environment(t, variables)
+			if _, r := load(); len(r.problems) > 0 || len(r.warnings) != 1 || !strings.Contains(r.warnings[0], says) {
+				t.Errorf("%+v, want a warning with %q", r, says)
+			}
+		})
+	}
+}
+
+func numbers(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprint(i)
+	}
+	return all
+}
+
+// -check -token needs no key and prints what claims give; both name claims without effect.
+func TestExplainedClaims(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_CLAIM_ROOMS": "groups=/teams/{} as team:{}", "REJOIN_DEFAULT_CAN": `{"join":["a<b"]}`})
+	code, stdout, stderr := execute(t, "-check", "-token", `{"sub":"ann","groups":["/teams/7","/staff"],"azp":"web"}`)
+	if code != exitOK || stdout != `{"user":"ann","rooms":["team:7"],"can":{"join":["a<b"]}}`+"\n" ||
+		!strings.Contains(stderr, "map to nothing: azp") || !strings.Contains(stderr, "map to nothing: /staff") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, stdout, stderr := execute(t, "-check", "-token", `{"sub":""}`); code != exitUsage || stdout != "" || !strings.Contains(stderr, "user") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	t.Setenv("REJOIN_JWT_SECRET", testSecret)
+	if code, stdout, stderr := execute(t, "-token", `{"sub":"ann","role":"x"}`); code != exitOK || strings.Count(stdout, ".") != 2 || !strings.Contains(stderr, "map to nothing: role") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}

@@ -28,6 +28,23 @@ func sample(core zapcore.Core, dropped func()) zapcore.Core {
 		}))
 }
 
+// unlessDebug is a sampled core, except at the level debug: then it is all of that core.
+type unlessDebug struct {
+	zapcore.Core // sampled
+	all          zapcore.Core
+}
+
+func (u unlessDebug) With(fields []zapcore.Field) zapcore.Core {
+	return unlessDebug{u.Core.With(fields), u.all.With(fields)}
+}
+
+func (u unlessDebug) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if u.all.Enabled(zapcore.DebugLevel) {
+		return u.all.Check(e, c)
+	}
+	return u.Core.Check(e, c)
+}
+
 // shortening is a core that cuts long texts.
 type shortening struct{ zapcore.Core }
 

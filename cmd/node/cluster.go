@@ -101,7 +101,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	target := c.RedisURL.target
-	p := &policy{target: target, allowed: c.AllowEviction}
+	p := &policy{target: target, allowed: c.AllowEviction, log: log}
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
@@ -137,9 +137,9 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 }
 
 // mayRun checks that the Redis user has the rights that sessions and the API need.
-// The adapter checks those for events.
-func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
-	commands := slices.Concat(sessions.Commands(prefix), idempotency.RedisCommands(prefix))
+// The adapter checks those for events; without it, they are more.
+func mayRun(ctx context.Context, target *redisurl.Target, prefix string, more ...[]any) error {
+	commands := slices.Concat(sessions.Commands(prefix), idempotency.RedisCommands(prefix), more)
 	if target.Form() == redisurl.Cluster {
 		commands = append(commands, []any{"command"}, []any{"asking"})
 	}
@@ -179,15 +179,21 @@ func (cl *cluster) close() error {
 type policy struct {
 	target  *redisurl.Target
 	allowed bool
+	log     *zap.Logger
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	evicts  atomic.Pointer[error]
+	risks   atomic.Bool // Redis may evict keys, and that is allowed
 }
 
 func (p *policy) check(ctx context.Context) error {
 	err := p.target.Check(ctx)
-	switch evicts := errors.Is(err, redisurl.ErrEvicts); {
+	evicts := errors.Is(err, redisurl.ErrEvicts)
+	if risks := evicts && p.allowed; (risks || err == nil) && p.risks.Swap(risks) != risks && risks {
+		p.log.Warn("Redis may evict keys, which REJOIN_ALLOW_EVICTION accepts: clients may miss events without notice", zap.Error(err))
+	}
+	switch {
 	case evicts && p.allowed:
 		return nil
 	case evicts:

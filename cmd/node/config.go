@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,15 +35,19 @@ type config struct {
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" pattern:".+" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"allow non-loopback listeners without authentication"`
 
-	JWTSecret    secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
-	JWTPublicKey publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
-	JwksURL      jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server from which such keys are fetched: at startup, every 5 minutes, and when a token names an unknown key"`
-	JWTIssuer    string      `split_words:"true" allowed:"any text" desc:"required value of a token's iss; any if not set"`
-	JWTAudience  string      `split_words:"true" allowed:"any text" desc:"value that a token's aud must contain; any if not set"`
-	DefaultCan   permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"permissions of clients whose tokens do not state any; none if not set. Without authentication, permissions of all clients; everything if not set"`
+	JWTSecret     secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
+	JWTPublicKey  publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
+	JwksURL       jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server from which such keys are fetched: at startup, every 5 minutes, and when a token names an unknown key"`
+	JWTIssuer     string      `split_words:"true" allowed:"any text" desc:"required value of a token's iss; any if not set"`
+	JWTAudience   string      `split_words:"true" allowed:"any text" desc:"value that a token's aud must contain; any if not set"`
+	DefaultCan    permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"permissions of clients whose tokens do not state any; none if not set. Without authentication, permissions of all clients; everything if not set"`
+	ClaimAudience claim       `split_words:"true" allowed:"as REJOIN_CLAIM_USER" desc:"claim that must contain REJOIN_JWT_AUDIENCE, in place of aud"`
+	ClaimUser     claim       `split_words:"true" allowed:"the name of a claim, such as oid, or names separated by dots, such as profile.id; \\. is a dot within a name, and a name with :// needs none" desc:"claim that names the user, in place of sub (docs/identity-providers.md)"`
+	ClaimRooms    claimRooms  `split_words:"true" allowed:"a list of CLAIM, CLAIM=VALUE and either one with \" as ROOM\", separated by commas; {} in VALUE is any text, and in ROOM that text" desc:"claims whose values are rooms that a client is in from the start, unless its token has rejoin.rooms"`
+	ClaimCan      claimCan    `split_words:"true" allowed:"a JSON object: names are CLAIM or CLAIM=VALUE, values are objects as in REJOIN_DEFAULT_CAN, with {} in patterns for the text that {} in VALUE stands for" desc:"permissions of clients whose tokens have such a claim, in addition to REJOIN_DEFAULT_CAN, unless their tokens have rejoin.can"`
 
 	Path           string        `section:"Clients and their connections" split_words:"true" default:"/socket.io/" pattern:"(/([.]{3}|[.]{0,2}[A-Za-z0-9_~-])[A-Za-z0-9._~-]*)+/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"path at which clients connect"`
-	Namespaces     list          `split_words:"true" default:"/" pattern:"/[^?]*" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
+	Namespaces     list          `split_words:"true" default:"/" pattern:"/[^?]*" allowed:"a list of different names that begin with a slash, separated by commas; * in a name is any text without a slash" desc:"namespaces that clients can connect to. One whose name has * stands for all that match it; each exists while it has clients"`
 	Origins        origins       `split_words:"true" allowed:"a list of scheme://host, scheme://host:port, scheme://*.domain, file:// and null, separated by commas, or * for any" desc:"web origins that may connect in addition to the node's own (docs/security.md)"`
 	Transports     list          `split_words:"true" default:"polling,websocket" pattern:"polling|websocket" allowed:"polling, websocket or both, separated by commas" desc:"transports that clients may use"`
 	PingInterval   time.Duration `split_words:"true" default:"25s" within:"50ms 1h" desc:"time between two pings"`
@@ -59,6 +64,7 @@ type config struct {
 	MembershipBudget        size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. From three quarters of it on a socket can have its share of the rest, and always 16 memberships of 16KiB together. 0 stands for 5/32 of GOMEMLIMIT, or 512MiB if that is not set"`
 	SessionRecoveries       int      `split_words:"true" default:"30" within:"1 1000000" desc:"burst of recoveries of one session on this node; then one per second. A recovery with many rooms counts as up to ten recoveries, and each 10 KiB of missed events that it reads counts as one more"`
 	NamespacesPerConnection int      `split_words:"true" default:"16" within:"1 10000" desc:"maximum number of concurrent namespaces of one connection"`
+	DynamicNamespaces       int      `split_words:"true" default:"10000" within:"1 1000000" desc:"maximum number of concurrent namespaces of a node that match a name with * in REJOIN_NAMESPACES; beyond it clients cannot enter further ones, and retry"`
 	MailboxEvents           int      `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may be queued for their handlers; beyond it the connection is not read until half of them are handled"`
 	MailboxBytes            size     `split_words:"true" default:"0" within:"0 1GiB" desc:"memory limit of these events, with the same effect; 0 stands for 1MiB, or REJOIN_MAX_PAYLOAD if that is more"`
 	QueueBudget             size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the send queues of all connections; beyond it connections that read nothing, or have the most queued, are closed and can recover. 0 stands for 3/32 of GOMEMLIMIT, or 512MiB if that is not set"`
@@ -96,14 +102,24 @@ type config struct {
 	ClusterSecret secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs requests between the nodes of a cluster; the same on all nodes, and required with REJOIN_REDIS_URL"`
 	AdvertiseAddr address       `split_words:"true" allowed:"host:port" desc:"address at which other nodes reach the internal address. If not set, the internal address, with this machine's first address in place of all interfaces and the actual port in place of 0"`
 
-	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
+	APIKeys    apiKeys    `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
+	APICallers apiCallers `split_words:"true" secret:"true" allowed:"a JSON object: its names are those of at most 100 callers, its values objects with keys, calls, namespaces and rooms, each a list; all but keys are optional" desc:"backends with a name for logs and metrics, keys of their own, and a scope: the calls that they may make, and patterns of the namespaces and rooms that they may name (docs/api.md)"`
+
+	HookURL         hookURL       `section:"Questions to your backend" split_words:"true" secret:"true" allowed:"an https URL, or http for a loopback address" desc:"where the node asks who may connect and what to do with events (docs/hooks.md); no questions if not set"`
+	HookSecrets     hookSecrets   `split_words:"true" secret:"true" allowed:"a list of different secrets of Standard Webhooks, each whsec_ and 24 to 64 bytes in base64, separated by commas" desc:"sign the questions; several sign each question, so that one can replace another; required with REJOIN_HOOK_URL"`
+	HookConnect     bool          `split_words:"true" default:"false" desc:"ask whether a client may connect, after its token if authentication is configured; without one this is the authentication"`
+	HookEvents      names         `split_words:"true" pattern:"[^*]+[*]?|[*]" allowed:"a list of names of events, or prefixes followed by *, separated by commas" desc:"events that the backend handles. A pattern with * matches only events that the node does not know itself; others must be named in full, and token and once cannot be"`
+	HookHeaders     names         `split_words:"true" pattern:"[A-Za-z0-9-]+" allowed:"a list of names of headers, separated by commas" desc:"headers of a client's first request, such as cookie, that the question whether it may connect includes; none if not set"`
+	HookTimeout     time.Duration `split_words:"true" default:"5s" within:"100ms 30s" desc:"time limit of a question, with all attempts and the wait for its turn"`
+	HookConcurrency int           `split_words:"true" default:"128" within:"1 10000" desc:"questions of this node in flight; eight times as many may wait, and all of them together may have 16 MiB; beyond that events are acked with busy, and connecting clients try again"`
+	HookAllowHTTP   bool          `split_words:"true" default:"false" desc:"allow REJOIN_HOOK_URL to be http for other addresses than loopback, although everybody on the way can then read the questions and change the answers"`
 
 	DrainDelay  time.Duration `section:"Draining" split_words:"true" default:"5s" within:"0s 10m" desc:"how long the node serves after SIGTERM, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after the delay; 0s closes all immediately, as SIGINT does without any delay"`
 
 	ClientDir string `section:"Client files, logs and node ID" split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, instead of the built-in one"`
 	Demo      bool   `split_words:"true" default:"true" desc:"serve the demo page at /"`
-	LogLevel  string `split_words:"true" default:"info" pattern:"debug|info|warn|error" allowed:"debug, info, warn, error" desc:"minimum level of log lines"`
+	LogLevel  string `split_words:"true" file:"true" default:"info" pattern:"debug|info|warn|error" allowed:"debug, info, warn, error" desc:"minimum level of log lines"`
 	LogFormat string `split_words:"true" default:"json" pattern:"json|console" allowed:"json, console" desc:"format of log lines"`
 	NodeID    string `split_words:"true" pattern:"([A-Za-z0-9_-]{4})?" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"id of this node, the first 4 characters of its engine session ids; random if not set"`
 }
@@ -112,11 +128,11 @@ type config struct {
 // refused value was replaced by its default.
 func (c *config) validate(r *report) {
 	if !c.AllowAnonymous {
-		if !c.Addr.loopback() && !c.authenticates() {
-			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
+		if !c.Addr.loopback() && !c.authenticates() && !c.HookConnect {
+			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY, REJOIN_JWKS_URL or REJOIN_HOOK_CONNECT) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
 		}
-		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys.list) == 0 {
-			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
+		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys.list)+len(c.APICallers.all) == 0 {
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS, REJOIN_API_CALLERS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
 		}
 	}
 	switch n := len(c.ClusterSecret); {
@@ -128,6 +144,11 @@ func (c *config) validate(r *report) {
 	for i, key := range c.APIKeys.list {
 		if len(key) < leastSecret {
 			r.warn("key %d of REJOIN_API_KEYS has only %d characters: with fewer than %d it can be guessed", i+1, len(key), leastSecret)
+		}
+	}
+	for _, caller := range c.APICallers.all {
+		if slices.ContainsFunc(caller.Keys, func(key string) bool { return slices.Contains(c.APIKeys.list, key) }) {
+			r.refuse("REJOIN_API_CALLERS", c.APICallers, fmt.Sprintf("without keys of REJOIN_API_KEYS, which may do everything (caller %s has one)", caller.Name))
 		}
 	}
 	if c.Addr.collides(c.InternalAddr) {
@@ -166,6 +187,8 @@ func (c *config) validate(r *report) {
 		r.warn("REJOIN_CLIENT_IP_HEADER has no effect without REJOIN_TRUSTED_PROXIES")
 	}
 	c.validateAuthentication(r)
+	c.validateClaims(r)
+	c.validateHooks(r)
 	c.validateRecovery(r)
 }
 

@@ -2,21 +2,28 @@ package main
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"io"
-	"text/tabwriter"
 )
 
 // writeTable writes the documentation of all variables for a terminal.
 func writeTable(w io.Writer) {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "VARIABLE\tDEFAULT\tMEANING")
 	for _, v := range variables() {
 		if section := v.field.Tag.Get("section"); section != "" {
-			fmt.Fprintf(table, "\n%s\n", section)
+			fmt.Fprintf(w, "\n%s\n\n", section)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", v.name, cmp.Or(v.field.Tag.Get("default"), "-"), v.field.Tag.Get("desc"))
-		fmt.Fprintf(table, "\t\t  %s\n", v.values())
+		fmt.Fprint(w, wrap(fmt.Sprintf("%s (default: %s)", v.name, cmp.Or(v.field.Tag.Get("default"), "none")), "  "))
+		fmt.Fprint(w, wrap(v.field.Tag.Get("desc"), "      "))
+		fmt.Fprint(w, wrap("Values: "+v.values(), "      "))
 	}
-	table.Flush()
+}
+
+// writeArguments writes the documentation of the arguments.
+func writeArguments(w io.Writer, flags *flag.FlagSet) {
+	flags.VisitAll(func(f *flag.Flag) {
+		value, usage := flag.UnquoteUsage(f)
+		fmt.Fprint(w, wrap("-"+f.Name+" "+value, "  "))
+		fmt.Fprint(w, wrap(usage, "      "))
+	})
 }

@@ -17,7 +17,7 @@ func writeDocument(w io.Writer) {
 	fmt.Fprint(w, `# Configuration
 
 A node is configured by environment variables only. `+"`rejoin -h`"+` prints this list. `+"`rejoin -check`"+` checks an environment and reports all
-errors. A node does not start with an invalid value, or with an unknown name that begins with `+"`REJOIN_`"+`. If a file holds a value, trailing newlines are
+errors, and with `+"`-online`"+` also connects to Redis and the JWKS server as a node would. `+"`rejoin -config`"+` prints the values that a node would use. A node does not start with an invalid value, or with an unknown name that begins with `+"`REJOIN_`"+`. If a file holds a value, trailing newlines are
 ignored.
 
 This file is generated from the program: `+"`go test ./cmd/node -run TestConfigurationDocument -update`"+`.

@@ -38,7 +38,7 @@ func startDrainable(t *testing.T, variables map[string]string) *drainable {
 	n := &drainable{T: t, told: told, code: make(chan int, 1)}
 	logs, w := io.Pipe()
 	go func() { // ends when the node has stopped
-		code := run(context.Background(), draining, nil, io.Discard, w)
+		code := run(context.Background(), draining, nil, nil, io.Discard, w)
 		w.Close()
 		n.code <- code
 	}()

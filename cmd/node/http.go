@@ -82,6 +82,7 @@ func (n *node) secure(c config, port net.Listener) (net.Listener, error) {
 	if err != nil {
 		return port, err
 	}
+	n.certificate = pair
 	return tls.NewListener(port, &tls.Config{
 		GetCertificate: pair.Certificate,
 		MinVersion:     tls.VersionTLS12,

@@ -8,16 +8,17 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// A logger is the node's log, with a metric of the entries that it dropped.
+// A logger is the node's log, with its level and a metric of the entries that it dropped.
 type logger struct {
 	*zap.Logger
+	level   zap.AtomicLevel
 	dropped prometheus.Counter
 }
 
 // newLogger returns a logger that writes to w as configured. At the level debug
 // it writes all entries.
 func newLogger(c config, w io.Writer) logger {
-	level, err := zapcore.ParseLevel(c.LogLevel)
+	level, err := zap.ParseAtomicLevel(c.LogLevel)
 	if err != nil {
 		panic(err) // config's tag allows a level that zap does not know
 	}
@@ -36,8 +37,5 @@ func newLogger(c config, w io.Writer) logger {
 		Help: "Log entries not written because the same message had been logged too often within a second.",
 	})
 	core := shortening{zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)}
-	if level == zapcore.DebugLevel {
-		return logger{zap.New(core), dropped}
-	}
-	return logger{zap.New(sample(core, dropped.Inc)), dropped}
+	return logger{zap.New(unlessDebug{sample(core, dropped.Inc), core}), level, dropped}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,12 +14,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/api"
 	"github.com/rejoin-io/rejoin/internal/app"
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/certs"
 	"github.com/rejoin-io/rejoin/internal/client"
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
+	"github.com/rejoin-io/rejoin/internal/hooks"
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
@@ -30,11 +32,15 @@ import (
 // A node is everything that runs between start and stop.
 type node struct {
 	log         *zap.Logger
+	logLevel    zap.AtomicLevel
 	logDropped  prometheus.Counter
+	backends    *api.API
+	certificate *certs.Pair // of the public port; nil without TLS
 	health      *health.State
 	cluster     *cluster           // nil until it is joined
 	sockets     *socketio.Server   // nil until there is a cluster
 	auth        *auth.Verifier     // nil if clients need no token
+	backend     *hooks.Backend     // nil if none is asked
 	forward     *forward.Forwarder // nil for a single node
 	limits      *limits
 	public      *server
@@ -49,6 +55,7 @@ type node struct {
 func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
 		log:        log.With(zap.String("node", c.NodeID)),
+		logLevel:   log.level,
 		logDropped: log.dropped,
 		health:     health.New(c.NodeID, build.Version),
 		failed:     make(chan error, 3),
@@ -68,8 +75,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
-	internal.use(n.internalHandler(n.newAPI(c), http.NotFoundHandler()))
 	n.limits = newLimits(c, n.log)
+	n.backends = api.New(api.Options{Keys: c.APIKeys.list, Callers: c.APICallers.all, Logger: n.log}) // unavailable until there are sockets
+	internal.use(n.internalHandler(n.backends, metrics.Handler(build, n.earlyMetrics(c, func() (none socketio.Stats) { return none }, nil)...)))
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
 	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
@@ -115,23 +123,16 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.auth != nil {
 		n.health.Needs("tokens", n.auth.Ready)
 	}
+	if n.backend, err = newBackend(c, n.limits.tally, n.log); err != nil {
+		return nil, err
+	}
+	backends := n.serving(c)
 	application := app.New(app.Options{
-		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()),
+		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()), Hooks: n.hooks(c, backends),
 		Limits: n.limits.clients, Logger: n.log,
 	})
-	for _, name := range c.Namespaces {
-		application.Register(n.sockets.Of(name))
-	}
-	// The library always has the main namespace. If it is not configured, its
-	// clients get the same refusal as for any other unknown namespace.
-	if !slices.Contains(c.Namespaces, "/") {
-		n.sockets.Use(func(context.Context, *socketio.ConnectRequest) error {
-			return &socketio.ConnectError{Message: "Invalid namespace"}
-		})
-	}
-	backends := n.newAPI(c)
-	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
-	internal.use(n.internalHandler(backends, scraped))
+	c.namespaces().register(application, n.sockets)
+	internal.use(n.internalHandler(backends, metrics.Handler(build, n.metrics(c, application)...)))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 
@@ -159,6 +160,9 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	if n.forward != nil {
 		err = n.forward.Close(ctx)
 	}
+	if n.backend != nil { // handlers that wait for it must not delay the stop
+		defer time.AfterFunc(grace, n.backend.Close).Stop()
+	}
 	if n.sockets != nil {
 		err = errors.Join(err, n.sockets.Close(ctx))
 	}
@@ -168,6 +172,9 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	err = errors.Join(err, publicErr, n.internal.shut(ctx))
 	if n.auth != nil {
 		n.auth.Close()
+	}
+	if n.backend != nil {
+		n.backend.Close()
 	}
 	if n.cluster != nil {
 		err = errors.Join(err, n.cluster.close())
@@ -237,6 +244,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		MailboxEvents:           c.MailboxEvents,
 		MailboxBytes:            int(c.MailboxBytes),
 		NamespacesPerConnection: c.NamespacesPerConnection,
+		DynamicNamespaces:       c.DynamicNamespaces,
 		UnconnectedSessions:     c.UnconnectedSessions,
 		ReceiveBudget:           c.receiveBudget(),
 		SessionRecoveries:       c.SessionRecoveries,

@@ -39,7 +39,7 @@ func startNode(t *testing.T, variables map[string]string) (at listening, stop fu
 	logs, w := io.Pipe()
 	code := make(chan int)
 	go func() { // ends when the node has stopped
-		code <- run(ctx, ctx, nil, io.Discard, w)
+		code <- run(ctx, ctx, nil, nil, io.Discard, w)
 	}()
 	lines := json.NewDecoder(logs)
 	for at.Msg != "listening" {

@@ -13,7 +13,7 @@ import (
 func executeProbe(t *testing.T, url string) (code int, said string) {
 	t.Helper()
 	var stdout, stderr strings.Builder
-	code = run(t.Context(), t.Context(), []string{"-probe", url}, &stdout, &stderr)
+	code = run(t.Context(), t.Context(), nil, []string{"-probe", url}, &stdout, &stderr)
 	return code, stdout.String() + stderr.String()
 }
 

@@ -101,7 +101,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 	t.Setenv("REJOIN_ADDR", addr)
 	ctx, cancel := context.WithCancel(t.Context())
 	code := make(chan int)
-	go func() { code <- run(ctx, ctx, nil, io.Discard, io.Discard) }() // ends with ctx
+	go func() { code <- run(ctx, ctx, nil, nil, io.Discard, io.Discard) }() // ends with ctx
 	for c, err := net.Dial("tcp", addr); ; c, err = net.Dial("tcp", addr) {
 		if err == nil {
 			c.Close()

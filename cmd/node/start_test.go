@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +57,7 @@ func TestTakenNodeID(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, ctx, c, metrics.Build{}, silent()) }()
+	go func() { ended <- serve(ctx, ctx, nil, c, metrics.Build{}, silent()) }()
 	// The keys that the other node's registration leaves in Redis.
 	about := "rejoin:{0}about"
 	for {
@@ -73,6 +75,55 @@ func TestTakenNodeID(t *testing.T) {
 	if err := <-ended; !errors.Is(err, redis.ErrTaken) {
 		t.Errorf("the node ended with %v, want %v", err, redis.ErrTaken)
 	}
+}
+
+// TestMetricsWhileWaitingForRedis: a node that waits for its cluster shows in its metrics that it is
+// not ready. They count on when it has joined.
+func TestMetricsWhileWaitingForRedis(t *testing.T) {
+	redis, internal := redistest.Start(t), "127.0.0.1:"+redistest.FreePort(t)
+	redis.Kill()
+	environment(t, map[string]string{
+		"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": internal, "REJOIN_API_KEYS": "0123456789abcdef",
+		"REJOIN_REDIS_URL": redis.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster",
+	})
+	c, r := load()
+	if len(r.problems) > 0 {
+		t.Fatal(r.problems)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, ctx, nil, c, metrics.Build{}, silent()) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	await := func(lines ...string) {
+		t.Helper()
+		body := ""
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			response, err := http.Get("http://" + internal + "/metrics") //nolint:noctx // bounded by the loop
+			if err != nil {
+				continue
+			}
+			said, _ := io.ReadAll(response.Body)
+			response.Body.Close()
+			body = string(said)
+			if !slices.ContainsFunc(lines, func(line string) bool { return !strings.Contains(body, "\n"+line+"\n") }) {
+				return
+			}
+		}
+		t.Fatalf("no metrics with %q: %.1000s", lines, body)
+	}
+	await("rejoin_ready 0", "rejoin_draining 0")
+	if status, _ := fetch(t, "http://"+internal+"/api/v1/rooms"); status != http.StatusUnauthorized {
+		t.Errorf("status %d, want 401", status)
+	}
+	counted := `rejoin_api_requests_total{caller="none",route="rooms",status="401"} 1`
+	await(counted)
+	redis.Restart()
+	await("rejoin_ready 1", "rejoin_draining 0", counted)
 }
 
 func TestComplaints(t *testing.T) {

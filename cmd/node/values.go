@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rejoin-io/rejoin/internal/api"
 	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
@@ -119,17 +120,20 @@ func (o *origins) Decode(s string) error {
 	return nil
 }
 
-// An adviceError explains why a value is refused. The value is not a secret.
+// An adviceError explains why a value is refused. It contains no secret.
 type adviceError struct{ error }
 
 // A redisURL is the address of Redis; the zero value means no Redis.
 type redisURL struct{ target *redisurl.Target }
 
 func (u *redisURL) Decode(s string) (err error) {
-	if s != "" {
-		u.target, err = redisurl.Parse(s)
+	if s == "" {
+		return nil
 	}
-	return err
+	if u.target, err = redisurl.Parse(s); err != nil {
+		return &adviceError{err}
+	}
+	return nil
 }
 
 // String shows no credentials.
@@ -225,6 +229,21 @@ func (k *apiKeys) Decode(s string) error {
 }
 
 func (k apiKeys) String() string { return hidden(len(k.list) > 0) }
+
+// An apiCallers holds backends with names and scopes. It is never shown.
+type apiCallers struct{ all []api.Caller }
+
+func (c *apiCallers) Decode(s string) (err error) {
+	if strings.TrimSpace(s) == "" {
+		return nil
+	}
+	if c.all, err = api.ParseCallers(s); err != nil {
+		return &adviceError{err}
+	}
+	return nil
+}
+
+func (c apiCallers) String() string { return hidden(len(c.all) > 0) }
 
 // networks are IP addresses and networks.
 type networks []netip.Prefix

@@ -71,12 +71,16 @@ func (v variable) read(r *report) reflect.Value {
 	if err == nil && v.within(value) {
 		return value
 	}
-	allowed := v.allowed()
-	if advice := (*adviceError)(nil); errors.As(err, &advice) {
-		allowed += fmt.Sprintf(" (%v)", advice)
-	}
-	r.refuse(v.name, v.shown(text), allowed)
+	r.refuse(v.name, v.shown(text), v.required(err))
 	return v.byDefault()
+}
+
+// required describes the values that the variable can have, and why another one was refused.
+func (v variable) required(err error) string {
+	if advice := (*adviceError)(nil); errors.As(err, &advice) {
+		return fmt.Sprintf("%s (%v)", v.allowed(), advice)
+	}
+	return v.allowed()
 }
 
 func (v variable) byDefault() reflect.Value { return v.parse(v.field.Tag.Get("default")) }
@@ -87,8 +91,11 @@ const maxFile = 64 << 10
 // mayBeFile reports whether a file may hold the value, so that it need not be in
 // the environment, which more users can read.
 func (v variable) mayBeFile() bool {
-	return v.field.Tag.Get("secret") != ""
+	return v.secret() || v.field.Tag.Get("file") != ""
 }
+
+// secret reports whether the value is never shown.
+func (v variable) secret() bool { return v.field.Tag.Get("secret") != "" }
 
 func (v variable) fileName() string { return v.name + "_FILE" }
 
@@ -112,15 +119,18 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 		return reflect.Value{}, fmt.Errorf("a file of 1 to %d bytes", maxFile)
 	}
 	value, err := v.decode(line)
+	if err == nil && !v.within(value) {
+		err = errNotAllowed
+	}
 	if err != nil {
-		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.allowed())
+		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.required(err))
 	}
 	return value, nil
 }
 
 // shown returns a value as it may be printed.
 func (v variable) shown(value string) string {
-	if v.field.Tag.Get("secret") != "" {
+	if v.secret() {
 		return "(not shown)"
 	}
 	return value

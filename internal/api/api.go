@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,12 +32,18 @@ const Prefix = "/api/v1/"
 
 // Options configure an [API].
 type Options struct {
-	// Keys authenticate callers of the API; without any it is closed.
-	Keys []string
+	// Keys authenticate callers without a name, who may do everything. Callers have names and
+	// scopes. Without a key of either the API is closed.
+	Keys    []string
+	Callers []Caller
 	// Namespaces are the available namespaces, by name. While there are none the answer to every
 	// call is that the node is not ready.
 	Namespaces map[string]*socketio.Namespace
-	// Calls remembers calls with an Idempotency-Key. It is required with Namespaces.
+	// Patterns are the names with * of namespaces that are not in the map, for messages. Hold is
+	// optional; it returns one of these, and keeps it until the API calls release.
+	Patterns []string
+	Hold     func(name string) (n *socketio.Namespace, release func(), ok bool)
+	// Calls remembers asks with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
 	// Logger is optional.
 	Logger *zap.Logger
@@ -45,7 +52,7 @@ type Options struct {
 // An API is the handler of all paths below [Prefix].
 type API struct {
 	o       Options
-	keys    keys
+	keys    *atomic.Pointer[keys]
 	log     *zap.Logger
 	metrics metrics
 
@@ -58,7 +65,16 @@ func New(o Options) *API {
 	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics(), decoding: make(chan struct{}, 2)}
+	a := &API{o: o, keys: new(atomic.Pointer[keys]), log: log, metrics: newMetrics(), decoding: make(chan struct{}, 2)}
+	a.SetKeys(o.Keys, o.Callers)
+	return a
+}
+
+// Serving returns an API with the namespaces and the calls of o. It shares everything else with a.
+func (a *API) Serving(o Options) *API {
+	b := *a
+	b.o.Namespaces, b.o.Patterns, b.o.Hold, b.o.Calls = o.Namespaces, o.Patterns, o.Hold, o.Calls
+	return &b
 }
 
 // Metrics returns the API's metrics.
@@ -90,19 +106,21 @@ const (
 	askTimeout   = maxAsk + timeout
 )
 
-// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key. A
-// reading route has a query. The only other route is the contract, which needs no key.
+// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key, which
+// makes what it publishes be published once. A route that waits for answers has a body as well, and
+// claims its key. A reading route has a query. The only other route is the contract, which needs no key.
 type route struct {
 	method  string
 	timeout time.Duration
-	write   func(a *API, ctx context.Context, body []byte) (any, error)
+	write   func(a *API, ctx context.Context, body []byte, k *callKey) (any, error)
+	wait    func(a *API, ctx context.Context, body []byte) (any, error)
 	read    func(a *API, ctx context.Context, q query) (any, error)
 }
 
 var routes = map[string]route{
 	"emit":       {method: http.MethodPost, timeout: timeout, write: (*API).emit},
 	"batch":      {method: http.MethodPost, timeout: batchTimeout, write: (*API).batch},
-	"ask":        {method: http.MethodPost, timeout: askTimeout, write: (*API).ask},
+	"ask":        {method: http.MethodPost, timeout: askTimeout, wait: (*API).ask},
 	"join":       {method: http.MethodPost, timeout: timeout, write: (*API).join},
 	"leave":      {method: http.MethodPost, timeout: timeout, write: (*API).leave},
 	"disconnect": {method: http.MethodPost, timeout: timeout, write: (*API).disconnect},
@@ -121,14 +139,23 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !known {
 		name = "other"
 	}
-	a.finish(w, r, name, began, a.serve(w, r, rt, known))
+	req := new(request)
+	req.caller, req.refused = a.keys.Load().caller(r)
+	defer req.end()
+	res := a.serve(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)), name, rt, known)
+	req.end() // before the caller can act on the answer
+	a.finish(w, r, name, began, req.caller, res)
 }
 
-// Protect serves next to callers with a key.
+// Protect serves next, the profiles, to callers with a key whose scope includes them.
 func (a *API) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f := a.keys.refusal(r); f != nil {
-			a.finish(w, r, "protected", time.Now(), failed(f))
+		c, f := a.keys.Load().caller(r)
+		if f == nil {
+			f = c.mayCall(pprof)
+		}
+		if f != nil {
+			a.finish(w, r, "protected", time.Now(), c, failed(f))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -136,10 +163,12 @@ func (a *API) Protect(next http.Handler) http.Handler {
 }
 
 // finish answers, and records the call.
-func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began time.Time, res response) {
-	a.metrics.observe(name, res.status, time.Since(began))
+func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began time.Time, c *Caller, res response) {
+	a.metrics.observe(name, res.status, c.label(), time.Since(began))
 	if res.failure != nil {
-		a.note(name, res.failure, zap.String("remote", r.RemoteAddr))
+		a.note(name, res.failure, zap.String("caller", c.label()), zap.String("remote", r.RemoteAddr))
+	} else {
+		a.log.Debug("API call", zap.String("route", name), zap.Int("status", res.status), zap.String("caller", c.label()))
 	}
 	res.write(w)
 }
@@ -154,13 +183,19 @@ func (a *API) note(name string, f *failure, more ...zap.Field) {
 		zap.String("code", f.code.name), zap.String("detail", f.detail), zap.NamedError("cause", f.cause))...)
 }
 
-func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool) response {
+func (a *API) serve(w http.ResponseWriter, r *http.Request, name string, rt route, known bool) response {
 	allowed := known && r.Method == rt.method
-	if allowed && rt.read == nil && rt.write == nil {
+	if allowed && rt.timeout == 0 {
 		return response{status: http.StatusOK, contentType: "application/yaml", body: openAPI}
 	}
-	if f := a.keys.refusal(r); f != nil {
-		return failed(f)
+	req := requestOf(r.Context())
+	if req.refused != nil {
+		return failed(req.refused)
+	}
+	if known {
+		if f := req.caller.mayCall(name); f != nil {
+			return failed(f)
+		}
 	}
 	switch {
 	case !known:
@@ -181,22 +216,28 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	if f != nil {
 		return failed(f)
 	}
-	// Not the client's context: a call that has begun completes, and its key is finished.
+	k, f := newCallKey(req.caller, r, body)
+	if f != nil {
+		return failed(f)
+	}
+	// Not the client's context: a call that has begun completes, so that it has one outcome.
 	ctx := context.WithoutCancel(r.Context())
 	run := func() response {
 		ctx, cancel := context.WithTimeout(ctx, rt.timeout)
 		defer cancel()
-		v, err := rt.write(a, ctx, body)
-		return answered(v, err, mayHave)
+		if rt.wait != nil {
+			v, err := rt.wait(a, ctx, body)
+			return answered(v, err, mayHave)
+		}
+		v, err := rt.write(a, ctx, body, k)
+		res := answered(v, err, mayHave)
+		res.replayed = err == nil && k.repeated()
+		return res
 	}
-	switch list := r.Header.Values("Idempotency-Key"); len(list) {
-	case 0:
-		return run()
-	case 1:
-		return a.once(ctx, r, list[0], body, rt.timeout, run)
-	default:
-		return failed(fail(badRequest, "duplicate Idempotency-Key header"))
+	if k != nil && rt.wait != nil {
+		return a.claimed(ctx, k, rt.timeout, run)
 	}
+	return run()
 }
 
 // A response is the answer to a call.

@@ -30,14 +30,28 @@ const key = "a key that nobody guesses"
 // A flaky adapter publishes, and returns fail as the error if it is set.
 type flaky struct {
 	adapter.Adapter
-	fail  error
-	count int
+	fail      error
+	after     int  // calls that do not fail
+	fails     int  // calls that fail; 0: all
+	lost      bool // it does not publish what fails
+	count     int
+	published int // not repeated
 }
 
-func (f *flaky) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+func (f *flaky) Publish(ctx context.Context, e adapter.Event) (r adapter.Receipt, err error) {
 	f.count++
-	r, err := f.Adapter.Publish(ctx, e)
-	if f.fail != nil {
+	fails := f.fail != nil && f.after == 0
+	f.after = max(0, f.after-1)
+	if fails && f.fails == 1 {
+		defer func() { f.fail = nil }()
+	}
+	f.fails = max(0, f.fails-1)
+	if !fails || !f.lost {
+		if r, err = f.Adapter.Publish(ctx, e); err == nil && !r.Repeated {
+			f.published++
+		}
+	}
+	if fails {
 		return adapter.Receipt{}, f.fail
 	}
 	return r, err

@@ -79,7 +79,7 @@ func (a *API) ask(ctx context.Context, body []byte) (any, error) {
 		}
 		wait = time.Duration(*q.Timeout) * time.Millisecond
 	}
-	b, values, err := a.addressed(q.target, q.event)
+	b, values, err := a.addressed(ctx, q.target, q.event)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+
+	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // Limits of batches.
@@ -21,8 +23,9 @@ type batchResult struct {
 
 // batch emits one event after the other, so they are in the order of the list. Invalid ones are
 // skipped. After an emit that could not be sent the rest are not tried, because they would precede
-// it or also fail.
-func (a *API) batch(ctx context.Context, body []byte) (any, error) {
+// it or also fail. One that was sent in part long ago stays so, and the rest follow it. With a key
+// each emit has a name of its own, so that a repeated call emits those that are missing.
+func (a *API) batch(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var all struct {
 		Emits list[json.RawMessage] `json:"emits"`
 	}
@@ -36,18 +39,25 @@ func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 		return nil, fail(tooMany, "at most %d emits in one batch", maxBatch)
 	}
 	results := make([]batchResult, len(all.Emits))
-	stopped := false
+	stopped, sent := false, false
 	for i, emit := range all.Emits {
 		if stopped {
 			results[i] = refused(fail(notTried, "an earlier emit failed; this one was not sent"))
 			continue
 		}
-		offset, err := a.emitOne(ctx, emit)
+		o := k.next()
+		offset, err := a.emitOne(ctx, emit, o)
 		if err == nil {
 			results[i] = batchResult{Status: http.StatusOK, Offset: &offset}
+			sent = sent || o != nil && !o.Repeated
 			continue
 		}
 		f := asFailure(err, mayHave)
+		k.drop(!f.open)
+		if f.code == keyReused { // as the others will be
+			f.open = f.open || sent
+			return nil, f
+		}
 		results[i] = refused(f)
 		if f.code.status >= http.StatusInternalServerError {
 			stopped = true
@@ -59,14 +69,14 @@ func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	}{results}, nil
 }
 
-func (a *API) emitOne(ctx context.Context, body []byte) (offset string, err error) {
+func (a *API) emitOne(ctx context.Context, body []byte, o *socketio.Once) (offset string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var e emitBody
 	if err := a.decode(ctx, body, &e); err != nil {
 		return "", err
 	}
-	answer, err := a.publish(ctx, e)
+	answer, err := a.publish(ctx, e, o)
 	return answer.Offset, err
 }
 

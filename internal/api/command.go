@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-func (a *API) join(ctx context.Context, body []byte) (any, error) {
+func (a *API) join(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
 		Join list[string] `json:"join"`
@@ -15,14 +15,14 @@ func (a *API) join(ctx context.Context, body []byte) (any, error) {
 	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
 	}
-	b, err := a.moved(c.target, "join", c.Join)
+	b, err := a.moved(ctx, c.target, "join", c.Join)
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.SocketsJoin(ctx, c.Join...)
+	return nil, b.Keyed(k.next()).SocketsJoin(ctx, c.Join...)
 }
 
-func (a *API) leave(ctx context.Context, body []byte) (any, error) {
+func (a *API) leave(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
 		Leave list[string] `json:"leave"`
@@ -30,16 +30,16 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
 	}
-	b, err := a.moved(c.target, "leave", c.Leave)
+	b, err := a.moved(ctx, c.target, "leave", c.Leave)
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.SocketsLeave(ctx, c.Leave...)
+	return nil, b.Keyed(k.next()).SocketsLeave(ctx, c.Leave...)
 }
 
 // moved returns the target of a call that joins or leaves rooms. A user's room has the sockets of
 // that user, so it cannot be joined or left.
-func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcast, err error) {
+func (a *API) moved(ctx context.Context, t target, field string, rooms []string) (b socketio.Broadcast, err error) {
 	if len(rooms) == 0 {
 		return b, fail(badRequest, "%s must be a list of rooms", field)
 	}
@@ -51,10 +51,13 @@ func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcas
 	if err := checkNames(field, rooms); err != nil {
 		return b, err
 	}
-	return a.broadcast(t)
+	if err := callerOf(ctx).mayUse(rooms...); err != nil {
+		return b, err
+	}
+	return a.broadcast(ctx, t)
 }
 
-func (a *API) disconnect(ctx context.Context, body []byte) (any, error) {
+func (a *API) disconnect(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
 		Close bool `json:"close"`
@@ -62,9 +65,9 @@ func (a *API) disconnect(ctx context.Context, body []byte) (any, error) {
 	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
 	}
-	b, err := a.broadcast(c.target)
+	b, err := a.broadcast(ctx, c.target)
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.DisconnectSockets(ctx, c.Close)
+	return nil, b.Keyed(k.next()).DisconnectSockets(ctx, c.Close)
 }

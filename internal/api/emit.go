@@ -48,34 +48,34 @@ type emitAnswer struct {
 	Offset string `json:"offset"`
 }
 
-func (a *API) emit(ctx context.Context, body []byte) (any, error) {
+func (a *API) emit(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var e emitBody
 	if err := a.decode(ctx, body, &e); err != nil {
 		return nil, err
 	}
-	answer, err := a.publish(ctx, e)
+	answer, err := a.publish(ctx, e, k.next())
 	if err != nil {
 		return nil, err
 	}
 	return answer, nil
 }
 
-func (a *API) publish(ctx context.Context, e emitBody) (emitAnswer, error) {
-	b, values, err := a.addressed(e.target, e.event)
+func (a *API) publish(ctx context.Context, e emitBody, o *socketio.Once) (emitAnswer, error) {
+	b, values, err := a.addressed(ctx, e.target, e.event)
 	if err != nil {
 		return emitAnswer{}, err
 	}
 	if e.Volatile {
 		b = b.Volatile()
 	}
-	offset, err := b.Publish(ctx, e.Event, values...)
+	offset, err := b.Keyed(o).Publish(ctx, e.Event, values...)
 	return emitAnswer{offset}, err
 }
 
-func (a *API) addressed(t target, e event) (b socketio.Broadcast, values []any, err error) {
+func (a *API) addressed(ctx context.Context, t target, e event) (b socketio.Broadcast, values []any, err error) {
 	if values, err = e.values(); err != nil {
 		return b, nil, err
 	}
-	b, err = a.broadcast(t)
+	b, err = a.broadcast(ctx, t)
 	return b, values, err
 }

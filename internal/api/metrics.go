@@ -16,8 +16,8 @@ func newMetrics() metrics {
 	return metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rejoin_api_requests_total",
-			Help: "Requests to the HTTP API, by endpoint (protected: any other that needs a key, if it was refused) and status.",
-		}, []string{"route", "status"}),
+			Help: "Requests to the HTTP API, by endpoint (protected: any other that needs a key, if it was refused), status and caller (unnamed: a key of REJOIN_API_KEYS; none: no valid key).",
+		}, []string{"route", "status", "caller"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rejoin_api_request_seconds",
 			Help:    "Time to serve a request to the HTTP API.",
@@ -26,7 +26,7 @@ func newMetrics() metrics {
 	}
 }
 
-func (m metrics) observe(route string, status int, took time.Duration) {
-	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+func (m metrics) observe(route string, status int, caller string, took time.Duration) {
+	m.requests.WithLabelValues(route, strconv.Itoa(status), caller).Inc()
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
 }

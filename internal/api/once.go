@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // Limits of remembered calls.
@@ -19,16 +21,82 @@ const (
 	maxAnswer = 256 << 10 // bytes of a response that is kept
 )
 
+// A callKey is the Idempotency-Key of a call. It names what the call publishes.
+type callKey struct {
+	key     string           // as it is stored, see [Caller.own]
+	content string           // identifies the call by its path and body, not by its caller
+	onces   []*socketio.Once // of the events and commands of the call; nil for those that failed
+	first   int              // the index of the first one that is not invalid, as far as is known
+}
+
+// newCallKey returns the key of a call by c, or nil if it has none.
+func newCallKey(c *Caller, r *http.Request, body []byte) (*callKey, *failure) {
+	list := r.Header.Values("Idempotency-Key")
+	switch {
+	case len(list) == 0:
+		return nil, nil
+	case len(list) > 1:
+		return nil, fail(badRequest, "duplicate Idempotency-Key header")
+	case !visible(list[0]) || len(list[0]) > maxKey:
+		return nil, fail(badRequest, "an Idempotency-Key has 1 to %d visible characters of ASCII", maxKey)
+	}
+	h := sha256.New()
+	h.Write([]byte(r.URL.Path + "\n"))
+	h.Write(body)
+	return &callKey{key: c.own(list[0]), content: base64.RawURLEncoding.EncodeToString(h.Sum(nil))}, nil
+}
+
+// next returns the name of the next event or command of the call; nil if the call has no key. Every call
+// has one with the number 0, where another call with the key meets it.
+func (k *callKey) next() *socketio.Once {
+	if k == nil {
+		return nil
+	}
+	index := len(k.onces)
+	number := index
+	if index == k.first {
+		number = 0
+	}
+	// A name and a key have no spaces. The index is part of the content: if nodes of two releases do not agree on what
+	// is invalid, a repeated call is refused, and does not take one of its events for another one.
+	o := &socketio.Once{ID: "api " + k.key + " " + strconv.Itoa(number), Content: k.content + " " + strconv.Itoa(index)}
+	k.onces = append(k.onces, o)
+	return o
+}
+
+// drop forgets what next has named last, because it failed. invalid means that its name was not used.
+func (k *callKey) drop(invalid bool) {
+	if k == nil {
+		return
+	}
+	last := len(k.onces) - 1
+	k.onces[last] = nil
+	if invalid && last == k.first {
+		k.first++
+	}
+}
+
+// repeated reports whether the call has repeated something and published nothing.
+func (k *callKey) repeated() (repeated bool) {
+	if k == nil {
+		return false
+	}
+	for _, o := range k.onces {
+		if o != nil && !o.Repeated {
+			return false
+		}
+		repeated = repeated || o != nil
+	}
+	return repeated
+}
+
 // endMargin is the time that a call may take in addition to its timeout: to begin and to
 // finish.
 const endMargin = 10 * time.Second
 
-// once runs a call if its key is new, and otherwise answers from the record of the key.
-func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte, timeout time.Duration, run func() response) response {
-	if !visible(key) || len(key) > maxKey {
-		return failed(fail(badRequest, "an Idempotency-Key has 1 to %d visible characters of ASCII", maxKey))
-	}
-	c := idempotency.NewClaim(key, fingerprint(r.URL.Path, body))
+// claimed runs a call if its key is new, and otherwise answers from the record of the key.
+func (a *API) claimed(ctx context.Context, k *callKey, timeout time.Duration, run func() response) response {
+	c := idempotency.NewClaim(k.key, k.content)
 	former, err := a.o.Calls.Claim(ctx, c)
 	switch {
 	case errors.Is(err, idempotency.ErrFull):
@@ -83,12 +151,13 @@ func (a *API) settle(c idempotency.Claim, err error) {
 	}
 }
 
-// fingerprint identifies a call by its content, not by its caller.
-func fingerprint(path string, body []byte) string {
-	h := sha256.New()
-	h.Write([]byte(path + "\n"))
-	h.Write(body)
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+// own returns a caller's Idempotency-Key as it is stored. Callers with a name have keys of their own:
+// otherwise one could take the keys of others, and get answers that its scope does not include.
+func (c *Caller) own(key string) string {
+	if c.Name == "" {
+		return key
+	}
+	return c.Name + " " + key // no key has a space
 }
 
 func visible(s string) bool {

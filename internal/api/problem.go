@@ -27,6 +27,7 @@ var (
 	timedOut         = code{"timeout", http.StatusGatewayTimeout}
 	noAPIKeys        = code{"no_api_keys", http.StatusForbidden}
 	unauthorized     = code{"unauthorized", http.StatusUnauthorized}
+	missingScope     = code{"missing_scope", http.StatusForbidden}
 	notFound         = code{"not_found", http.StatusNotFound}
 	unknownNamespace = code{"unknown_namespace", http.StatusNotFound}
 	methodNotAllowed = code{"method_not_allowed", http.StatusMethodNotAllowed}
@@ -35,6 +36,7 @@ var (
 	notTried         = code{"not_tried", http.StatusServiceUnavailable}
 	underWay         = code{"under_way", http.StatusConflict}
 	outcomeUnknown   = code{"outcome_unknown", http.StatusConflict}
+	partlyDone       = code{"partly_done", http.StatusConflict}
 	answerNotKept    = code{"answer_not_kept", http.StatusConflict}
 	keyReused        = code{"key_reused", http.StatusUnprocessableEntity}
 )
@@ -88,6 +90,12 @@ func asFailure(err error, may string) *failure {
 		return fail(reservedEvent, "%v", err)
 	case errors.Is(err, socketio.ErrRoomName):
 		return fail(badRequest, "%v", err)
+	case errors.Is(err, socketio.ErrReused):
+		f := fail(keyReused, "this Idempotency-Key was used for another call")
+		f.open = errors.Is(err, adapter.ErrUnavailable)
+		return f
+	case errors.Is(err, socketio.ErrIncomplete):
+		return open(partlyDone, "it was published for some of the rooms only, and it is too late for the others")
 	case errors.Is(err, adapter.ErrNotPublished):
 		return &failure{code: unavailable, detail: "cluster unavailable; the event was not published", cause: err}
 	case errors.Is(err, socketio.ErrTooLarge):

@@ -33,13 +33,19 @@ func fetch(ctx context.Context, b socketio.Broadcast) ([]socketio.RemoteSocket, 
 	return all, missing, nil
 }
 
+func socketID(s socketio.RemoteSocket) string { return s.ID }
+
 type socketView struct {
 	socketio.SocketInfo
 	Node string `json:"node"`
 }
 
 func (a *API) sockets(ctx context.Context, q query) (any, error) {
-	if err := q.only([]string{"namespace"}, "room", "user", "socket", "except"); err != nil {
+	if err := q.only([]string{"namespace", "limit", "after"}, "room", "user", "socket", "except"); err != nil {
+		return nil, err
+	}
+	p, err := pageOf(q)
+	if err != nil {
 		return nil, err
 	}
 	t := target{Rooms: q["room"], Users: q["user"], Sockets: q["socket"], Except: q["except"]}
@@ -47,7 +53,7 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	if _, given := q["namespace"]; given {
 		t.Namespace = &q["namespace"][0]
 	}
-	b, err := a.broadcast(t)
+	b, err := a.broadcast(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -55,15 +61,17 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	all, next := cut(p, all, socketID)
 	views := make([]socketView, len(all))
 	for i, s := range all {
-		s.Rooms = append([]string{}, s.Rooms...) // always an array
+		s.Rooms = append([]string{}, callerOf(ctx).seen(s.Rooms)...) // always an array
 		views[i] = socketView{s.SocketInfo, string(s.Node)}
 	}
 	return struct {
 		Sockets []socketView `json:"sockets"`
+		more
 		nodes
-	}{views, missing}, nil
+	}{views, next, missing}, nil
 }
 
 type roomView struct {
@@ -72,10 +80,14 @@ type roomView struct {
 }
 
 func (a *API) rooms(ctx context.Context, q query) (any, error) {
-	if err := q.only([]string{"namespace"}); err != nil {
+	if err := q.only([]string{"namespace", "limit", "after"}); err != nil {
 		return nil, err
 	}
-	ns, err := a.asked(q)
+	p, err := pageOf(q)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := a.asked(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +97,7 @@ func (a *API) rooms(ctx context.Context, q query) (any, error) {
 	}
 	counts := make(map[string]int)
 	for _, s := range all {
-		for _, room := range s.Rooms {
+		for _, room := range callerOf(ctx).seen(s.Rooms) {
 			counts[room]++
 		}
 	}
@@ -94,10 +106,12 @@ func (a *API) rooms(ctx context.Context, q query) (any, error) {
 		views = append(views, roomView{name, n})
 	}
 	slices.SortFunc(views, func(a, b roomView) int { return cmp.Compare(a.Name, b.Name) })
+	views, next := cut(p, views, func(r roomView) string { return r.Name })
 	return struct {
 		Rooms []roomView `json:"rooms"`
+		more
 		nodes
-	}{views, missing}, nil
+	}{views, next, missing}, nil
 }
 
 type memberView struct {
@@ -106,10 +120,14 @@ type memberView struct {
 }
 
 func (a *API) members(ctx context.Context, q query) (any, error) {
-	if err := q.only([]string{"namespace", "room"}); err != nil {
+	if err := q.only([]string{"namespace", "room", "limit", "after"}); err != nil {
 		return nil, err
 	}
-	ns, room, err := a.askedRoom(q)
+	p, err := pageOf(q)
+	if err != nil {
+		return nil, err
+	}
+	ns, room, err := a.askedRoom(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -117,14 +135,16 @@ func (a *API) members(ctx context.Context, q query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	all, next := cut(p, all, socketID)
 	views := make([]memberView, len(all))
 	for i, s := range all {
 		views[i] = memberView{s.ID, s.User}
 	}
 	return struct {
 		Members []memberView `json:"members"`
+		more
 		nodes
-	}{views, missing}, nil
+	}{views, next, missing}, nil
 }
 
 type eventView struct {
@@ -138,7 +158,7 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 	if err := q.only([]string{"namespace", "room", "limit", "before"}); err != nil {
 		return nil, err
 	}
-	ns, room, err := a.askedRoom(q)
+	ns, room, err := a.askedRoom(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -170,19 +190,22 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 }
 
 // asked returns the namespace in a query.
-func (a *API) asked(q query) (*socketio.Namespace, error) {
+func (a *API) asked(ctx context.Context, q query) (*socketio.Namespace, error) {
 	if _, given := q["namespace"]; !given {
-		return a.namespace("/")
+		return a.namespace(ctx, "/")
 	}
-	return a.namespace(q.get("namespace"))
+	return a.namespace(ctx, q.get("namespace"))
 }
 
 // askedRoom returns the namespace and the room in a query.
-func (a *API) askedRoom(q query) (*socketio.Namespace, string, error) {
+func (a *API) askedRoom(ctx context.Context, q query) (*socketio.Namespace, string, error) {
 	room := q.get("room")
 	if err := checkNames("room", []string{room}); err != nil {
 		return nil, "", err
 	}
-	ns, err := a.asked(q)
+	if err := callerOf(ctx).mayUse(room); err != nil {
+		return nil, "", err
+	}
+	ns, err := a.asked(ctx, q)
 	return ns, room, err
 }

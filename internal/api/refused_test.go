@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -27,12 +28,17 @@ func TestRefused(t *testing.T) {
 		{"POST", "emit", emitted, notJSON, "Content-Type", []string{"Content-Type: "}},
 		{"POST", "emit", emitted, notJSON, "", []string{"Content-Type: ", "Content-Type: text/plain"}},
 		{"POST", "emit?a=1", emitted, badRequest, "query", nil},
-		{"POST", "emit", "", badRequest, "EOF", nil},
-		{"POST", "emit", "{", badRequest, "EOF", nil},
+		{"POST", "emit", "", badRequest, "empty", nil},
+		{"POST", "emit", "{", badRequest, "ends too early", nil},
+		{"POST", "emit", `{"event":"e",}`, badRequest, "byte 14", nil},
+		{"POST", "emit", `{"everyone":"yes","event":"e"}`, badRequest, "everyone: got a string, want true or false", nil},
+		{"POST", "emit", `{"rooms":[1],"event":"e"}`, badRequest, "rooms: got a number, want a string", nil},
+		{"POST", "emit", `{"namespace":{},"event":"e"}`, badRequest, "namespace: got an object, want a string", nil},
+		{"POST", "ask", `{"everyone":true,"event":"e","timeout":1.5}`, badRequest, "timeout: got a number, want an integer", nil},
 		{"POST", "emit", emitted + "x", badRequest, "trailing", nil},
 		{"POST", "emit", emitted + emitted, badRequest, "trailing", nil},
-		{"POST", "emit", `null`, badRequest, "event", nil},
-		{"POST", "emit", `[]`, badRequest, "array", nil},
+		{"POST", "emit", `null`, badRequest, "object", nil},
+		{"POST", "emit", `[]`, badRequest, "got an array, want an object", nil},
 		{"POST", "emit", "{\"everyone\":true,\"event\":\"\xff\"}", badRequest, "UTF-8", nil},
 		{"POST", "emit", `{"everyone":true,"event":"e","room":["r"]}`, badRequest, `"room"`, nil},
 		{"POST", "emit", `{"everyone":true,"event":"e","Rooms":["r"]}`, badRequest, `"Rooms"`, nil},
@@ -52,7 +58,7 @@ func TestRefused(t *testing.T) {
 		{"POST", "emit", `{"event":"e","rooms":[]}`, badRequest, "no target", nil},
 		{"POST", "emit", `{"event":"e","rooms":["r"],"users":[]}`, badRequest, "no target", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"sockets":[]}`, badRequest, "no target", nil},
-		{"POST", "emit", `{"event":"e","rooms":"r"}`, badRequest, "rooms", nil},
+		{"POST", "emit", `{"event":"e","rooms":"r"}`, badRequest, "rooms: got a string, want an array of strings", nil},
 		{"POST", "emit", `{"event":"e","rooms":[""]}`, badRequest, "1 to 200 bytes", nil},
 		{"POST", "emit", `{"event":"e","rooms":["` + strings.Repeat("é", 101) + `"]}`, badRequest, "1 to 200 bytes", nil},
 		{"POST", "emit", `{"event":"e","users":["` + strings.Repeat("u", 200) + `"]}`, badRequest, "user", nil},
@@ -66,7 +72,7 @@ func TestRefused(t *testing.T) {
 		{"POST", "emit", `{"event":"e","everyone":true,"args":[` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]}`, badRequest, "nested", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"args":[1],"attachments":["AA=="]}`, badRequest, "1 attachments have 0 placeholders", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"args":[{"_placeholder":true,"num":1}],"attachments":["AA=="]}`, badRequest, "", nil},
-		{"POST", "emit", `{"event":"e","everyone":true,"attachments":["?"]}`, badRequest, "", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"attachments":["?"]}`, badRequest, "base64", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"args":["` + strings.Repeat("x", maxBody) + `"]}`, tooLarge, "", nil},
 		{"POST", "emit", emitted, badRequest, "Idempotency-Key", []string{"Idempotency-Key: ", "Idempotency-Key: a b"}},
 		{"POST", "emit", emitted, badRequest, "Idempotency-Key", []string{"Idempotency-Key: a", "Idempotency-Key: b"}},
@@ -90,6 +96,9 @@ func TestRefused(t *testing.T) {
 		{"GET", "sockets?rooms=r", "", badRequest, `"rooms"`, nil},
 		{"GET", "sockets?room=", "", badRequest, "1 to 200 bytes", nil},
 		{"GET", "sockets?namespace=/&namespace=/chat", "", badRequest, "duplicate", nil},
+		{"GET", "sockets?limit=0", "", badRequest, "limit", nil},
+		{"GET", "rooms?limit=10001", "", badRequest, "limit", nil},
+		{"GET", "members?room=r&after=a&after=b", "", badRequest, "duplicate", nil},
 		{"GET", "rooms?namespace=/none", "", unknownNamespace, "", nil},
 		{"GET", "rooms?namespace=", "", unknownNamespace, "", nil},
 		{"GET", "members", "", badRequest, "room", nil},
@@ -105,6 +114,9 @@ func TestRefused(t *testing.T) {
 		}
 		if p := problemOf(t, w); p.Code != tt.code.name || p.Open || !strings.Contains(p.Detail, tt.says) {
 			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code.name, tt.says)
+		}
+		if goes := regexp.MustCompile(`unmarshal|Go |struct|EOF|\bint\d`).FindString(problemOf(t, w).Detail); goes != "" {
+			t.Errorf("%s %s %.100s: %s speaks of %q, which is Go's", tt.method, tt.path, tt.body, w.Body, goes)
 		}
 		if (w.Code == 405) != (w.Header().Get("Allow") != "") {
 			t.Errorf("%s %s: Allow is %q", tt.method, tt.path, w.Header().Get("Allow"))

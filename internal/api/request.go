@@ -5,19 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/rejoin-io/rejoin/internal/strict"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
@@ -68,53 +65,12 @@ func (a *API) decode(ctx context.Context, body []byte, v any) error {
 }
 
 func decode(body []byte, v any) error {
-	if !utf8.Valid(body) {
+	err := strict.Decode(body, v)
+	switch {
+	case errors.Is(err, strict.ErrUTF8):
 		return fail(badRequest, "the body is not UTF-8")
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	err := d.Decode(v)
-	if err == nil {
-		if _, more := d.Token(); more != io.EOF {
-			err = errors.New("trailing data after the JSON object")
-		}
-	}
-	if err == nil {
-		err = exact(body, v)
-	}
-	if err != nil {
-		return fail(badRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	return nil
-}
-
-// exact refuses two things that encoding/json accepts: duplicate fields, of which it takes the
-// last, and names that match a field only if case is ignored. The body must decode into v.
-func exact(body []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	if first, _ := d.Token(); first != json.Delim('{') {
-		return nil
-	}
-	known := make(map[string]bool)
-	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
-		known[field.Tag.Get("json")] = true
-	}
-	for d.More() { // not packet.Members, which end at a value that is nested deeper than a packet's
-		token, err := d.Token()
-		if err != nil {
-			return err
-		}
-		name, _ := token.(string)
-		switch fresh, allowed := known[name]; {
-		case !allowed:
-			return fmt.Errorf("unknown field %q", name)
-		case !fresh:
-			return fmt.Errorf("duplicate field %q", name)
-		}
-		known[name] = false
-		if err := d.Decode(new(json.RawMessage)); err != nil {
-			return err
-		}
+	case err != nil:
+		return fail(badRequest, "the body: %s", inJSON(err))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -31,15 +32,16 @@ type target struct {
 }
 
 // broadcast returns the target for the library.
-func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
+func (a *API) broadcast(ctx context.Context, t target) (b socketio.Broadcast, err error) {
 	name := "/"
 	if t.Namespace != nil {
 		name = *t.Namespace
 	}
-	ns, err := a.namespace(name)
+	ns, err := a.namespace(ctx, name)
 	if err != nil {
 		return b, err
 	}
+	caller := callerOf(ctx)
 	for _, l := range []struct {
 		name  string
 		names []string
@@ -63,24 +65,48 @@ func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
 	if err != nil {
 		return b, err
 	}
+	if err := caller.mayUse(rooms...); err != nil {
+		return b, err
+	}
 	aimed := len(rooms)+len(t.Sockets) > 0
 	switch b = ns.Everyone(); {
 	case aimed && t.Everyone:
 		return b, fail(badRequest, "everyone must not be combined with rooms, users or sockets")
 	case !aimed && !t.Everyone:
 		return b, fail(badRequest, "no target: name rooms, users or sockets, or set everyone: true")
-	case aimed:
+	case t.Everyone:
+		if err := caller.mayReach("everyone"); err != nil {
+			return b, err
+		}
+	case len(t.Sockets) > 0:
+		if err := caller.mayReach("sockets"); err != nil {
+			return b, err
+		}
+	}
+	if aimed {
 		b = b.To(rooms...).ToSocket(t.Sockets...)
 	}
 	return b.Except(except...).ExceptSocket(t.ExceptSockets...), nil
 }
 
-func (a *API) namespace(name string) (*socketio.Namespace, error) {
+// namespace returns a namespace, until the call of ctx ends.
+func (a *API) namespace(ctx context.Context, name string) (*socketio.Namespace, error) {
+	if err := callerOf(ctx).mayName(name); err != nil {
+		return nil, err
+	}
 	if ns := a.o.Namespaces[name]; ns != nil {
 		return ns, nil
 	}
+	if a.o.Hold != nil {
+		if ns, release, ok := a.o.Hold(name); ok {
+			r := requestOf(ctx)
+			r.held = append(r.held, release)
+			return ns, nil
+		}
+	}
+	served := slices.Sorted(maps.Keys(a.o.Namespaces))
 	return nil, fail(unknownNamespace, "unknown namespace %q; the node has %s",
-		name, strings.Join(slices.Sorted(maps.Keys(a.o.Namespaces)), ", "))
+		name, strings.Join(append(served, a.o.Patterns...), ", "))
 }
 
 func checkNames(list string, names []string) error {

@@ -27,8 +27,12 @@ type Options struct {
 	// authentication, and all clients have the permissions Anonymous.
 	Verifier *auth.Verifier
 
-	// Anonymous are the permissions of clients if there is no Verifier.
+	// Anonymous are the permissions of clients if there is no Verifier, and the Hooks do not decide
+	// who connects.
 	Anonymous auth.Permissions
+
+	// Hooks are the questions to the backend. By default none is asked.
+	Hooks Hooks
 
 	// Limits bound the use of the node by sockets and users. By default only the number of
 	// concurrent reads is bounded.
@@ -42,6 +46,7 @@ type Options struct {
 type App struct {
 	verifier  *auth.Verifier
 	anonymous auth.Identity
+	hooks     Hooks
 	limits    *limit.Clients
 	log       *zap.Logger
 
@@ -55,6 +60,7 @@ func New(o Options) *App {
 	a := &App{
 		verifier:      o.Verifier,
 		anonymous:     auth.Identity{Can: o.Anonymous},
+		hooks:         o.Hooks,
 		limits:        cmp.Or(o.Limits, limit.NewClients(limit.ClientOptions{})),
 		log:           cmp.Or(o.Logger, zap.NewNop()),
 		forbidden:     make(map[string]uint64),
@@ -69,10 +75,17 @@ func New(o Options) *App {
 	return a
 }
 
-// Register serves the application to the clients of a namespace.
-func (a *App) Register(n *socketio.Namespace) {
+// A Registry is a namespace, or the parent of dynamic ones.
+type Registry interface {
+	Use(func(context.Context, *socketio.ConnectRequest) error)
+	OnConnect(func(*socketio.Socket))
+	OnAny(socketio.Handler)
+}
+
+// Register serves the application to the clients of a namespace, or of all children of a parent.
+func (a *App) Register(n Registry) {
 	n.Use(a.admit)
-	if a.verifier != nil {
+	if a.identifies() {
 		n.OnConnect(a.watch)
 	}
 	n.OnAny(a.serve)
@@ -91,9 +104,13 @@ func (a *App) Stats() Stats {
 	return Stats{maps.Clone(a.forbidden), maps.Clone(a.refusedTokens)}
 }
 
-// A request is one event of a client, and the client's identity.
+// A request is one event of a client, and the client's identity. Inside the event once it is the inner
+// one: Name and Args are that one's.
 type request struct {
 	*socketio.Event
+	Name string
+	socketio.Args
+	once   *socketio.Once // nil outside the event once
 	app    *App
 	client *auth.Identity
 	limits *limit.Client
@@ -118,26 +135,40 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	if err := limits.Allow(e.Size()); err != nil {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
 	}
+	if q, ok := a.hooks.about(e); ok {
+		if q.from > 0 {
+			if err := limits.Once(); err != nil {
+				return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
+			}
+		}
+		return a.hooks.ask(ctx, q, limits.Owner())
+	}
 	if e.Name == "echo" {
 		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline
 	}
-	handle, known := requests[e.Name]
+	r := &request{Event: e, Name: e.Name, Args: e.Args, app: a, client: a.identity(e.Socket()), limits: limits}
+	if e.Name == "once" {
+		if err := r.unwrap(); err != nil {
+			return answer(e, failure(ctx, err))
+		}
+	}
+	handle, known := requests[r.Name]
 	if !known {
-		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %.100q; docs/protocol.md lists the events", e.Name)))
+		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %.100q; docs/protocol.md lists the events", r.Name)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	reply, err := handle(ctx, &request{Event: e, app: a, client: a.identity(e.Socket()), limits: limits})
-	if errors.Is(err, errNobodyWaits) {
+	reply, err := handle(ctx, r)
+	if errors.Is(err, errNobodyWaits) || errors.Is(err, errAnswered) {
 		return nil
 	}
 	if err != nil {
 		f := failure(ctx, err)
 		if f.Code == forbidden {
 			a.mu.Lock()
-			a.forbidden[e.Name]++
+			a.forbidden[r.Name]++
 			a.mu.Unlock()
-			a.log.Debug("event forbidden", zap.String("event", e.Name), zap.String("socket", e.Socket().ID()))
+			a.log.Debug("event forbidden", zap.String("event", r.Name), zap.String("socket", e.Socket().ID()))
 		}
 		return answer(e, f)
 	}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/hooks"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -24,15 +25,17 @@ const verifyTimeout = Timeout * 9 / 10
 // time, and the clock can be changed.
 const longestWait = time.Hour
 
-// A client is one socket that has sent a token.
+// A client is one socket that is identified, by its token or the backend.
 type client struct {
 	socket *socketio.Socket // nil until it is connected
+
+	verdict hooks.Verdict // of the backend; zero if it is not asked
 
 	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Once it is connected, used by be only
 
 	mu    sync.Mutex
-	id    *auth.Identity // of the newest token; replaced, never changed
-	timer *time.Timer    // ends the connection when the token expires
+	id    *auth.Identity // of the newest token and the verdict; replaced, never changed
+	timer *time.Timer    // ends the connection when the identity expires; nil for never
 	ended bool
 }
 
@@ -49,18 +52,21 @@ func (a *App) identity(s *socketio.Socket) *auth.Identity {
 	return c.id
 }
 
+// identifies reports whether clients are identified: by a token, by the backend, or by both.
+func (a *App) identifies() bool { return a.verifier != nil || a.hooks.Connect }
+
 // admit is the middleware of all clients: it joins an accepted client to its rooms.
 func (a *App) admit(ctx context.Context, r *socketio.ConnectRequest) error {
-	if a.verifier == nil {
+	if !a.identifies() {
 		r.KeepRooms(a.anonymous.MayBeIn)
 		return nil
 	}
-	id, err := a.verify(ctx, r.Handshake().RemoteAddr, func() (string, error) { return shown(r) })
+	id, verdict, err := a.identify(ctx, r)
 	if err != nil {
 		return refusal(ctx, err)
 	}
 	r.SetUser(id.User)
-	r.SetValue(clientKey{}, &client{id: &id, judged: &id})
+	r.SetValue(clientKey{}, &client{id: &id, judged: &id, verdict: verdict})
 	r.KeepRooms(id.MayBeIn)
 	if err := r.Join(ownRooms(&id)...); err != nil {
 		return refusal(ctx, err)
@@ -68,7 +74,24 @@ func (a *App) admit(ctx context.Context, r *socketio.ConnectRequest) error {
 	return nil
 }
 
-// watch starts the timer of the expiry of a connected client's token.
+// identify returns the identity of a connecting client.
+func (a *App) identify(ctx context.Context, r *socketio.ConnectRequest) (id auth.Identity, v hooks.Verdict, err error) {
+	if a.verifier != nil {
+		id, err = a.verify(ctx, r.Handshake().RemoteAddr, func() (string, error) { return shown(r) })
+		if err != nil {
+			return id, v, err
+		}
+	}
+	if !a.hooks.Connect {
+		return id, v, nil
+	}
+	if v, err = a.hooks.judge(ctx, r, id.User, a.limits.Client(id.User, r.Handshake().RemoteAddr).Owner()); err != nil {
+		return id, v, err
+	}
+	return a.hooks.combine(id, v), v, nil
+}
+
+// watch starts the timer of the expiry of a connected client's identity.
 func (a *App) watch(s *socketio.Socket) {
 	c := s.Value(clientKey{}).(*client)
 	c.mu.Lock()
@@ -78,8 +101,11 @@ func (a *App) watch(s *socketio.Socket) {
 	context.AfterFunc(s.Context(), c.end)
 }
 
-// ownRooms returns the rooms that a client is in because of its token.
+// ownRooms returns the rooms that a client is in because of its identity.
 func ownRooms(id *auth.Identity) []string {
+	if id.User == "" {
+		return id.Rooms
+	}
 	return append([]string{auth.UserRoom(id.User)}, id.Rooms...)
 }
 
@@ -138,7 +164,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 		Expires *int64 `json:"expires"` // Unix time in milliseconds
 	}
 	c, ok := r.Socket().Value(clientKey{}).(*client)
-	if !ok {
+	if !ok || r.app.verifier == nil {
 		return reply{OK: true}, nil // there is no token to expire
 	}
 	if err := r.limits.Token(); err != nil {
@@ -154,6 +180,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	id = r.app.hooks.combine(id, c.verdict)
 	if id.User != r.Socket().User() {
 		return nil, fail(forbidden, "the token belongs to another user; reconnect with it")
 	}
@@ -185,7 +212,7 @@ func (c *client) be(ctx context.Context, id auth.Identity) error {
 
 // await sets the timer. c.mu is held.
 func (c *client) await() {
-	if c.ended {
+	if c.ended || c.id.Expires.IsZero() {
 		return
 	}
 	if c.timer != nil {
@@ -194,8 +221,8 @@ func (c *client) await() {
 	c.timer = time.AfterFunc(min(time.Until(c.id.Expires), longestWait), c.expire)
 }
 
-// expire cuts the client if its token has expired. The client reconnects, with a fresh token if it
-// can get one.
+// expire cuts the client if its identity has expired. The client reconnects, with a fresh token if it
+// can get one, and the backend is asked again.
 func (c *client) expire() {
 	c.mu.Lock()
 	expired := !time.Now().Before(c.id.Expires)

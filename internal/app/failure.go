@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/hooks"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -23,6 +24,9 @@ const (
 	rateLimited   code = "rate_limited"
 	unavailable   code = "unavailable"
 	timeout       code = "timeout"
+	keyReused     code = "key_reused"
+	partlyDone    code = "partly_done"
+	busy          code = "busy"
 )
 
 // A failed is an error with its code.
@@ -51,13 +55,20 @@ type failureReply struct {
 func failure(ctx context.Context, err error) failureReply {
 	var f *failed
 	var refused *auth.Error
+	var unanswered *hooks.Error
 	switch {
+	case errors.As(err, &unanswered):
+		return unansweredReply(unanswered)
 	case errors.As(err, &refused):
 		return failureReply{Code: code(refused.Code), Message: refused.Message}
 	case errors.As(err, &f):
 		return failureReply{Code: f.code, Message: f.message}
 	case errors.Is(err, socketio.ErrTooManyRooms), errors.Is(err, socketio.ErrTooLarge):
 		return failureReply{Code: tooMany, Message: err.Error()}
+	case errors.Is(err, socketio.ErrReused):
+		return failureReply{Code: keyReused, Message: "the id was used for another event", MayHave: errors.Is(err, adapter.ErrUnavailable)}
+	case errors.Is(err, socketio.ErrIncomplete):
+		return failureReply{Code: partlyDone, Message: "it was sent to some of the rooms only, and it is too late for the others", MayHave: true}
 	case errors.Is(err, adapter.ErrNotPublished):
 		return failureReply{Code: unavailable, Message: "cluster unavailable; the event was not published"}
 	case errors.Is(err, adapter.ErrUndecodable):
@@ -71,8 +82,11 @@ func failure(ctx context.Context, err error) failureReply {
 // refusal returns a middleware's error for the client: a connect_error, or, if a later attempt may
 // succeed, an error that makes the client retry.
 func refusal(ctx context.Context, err error) error {
+	if errors.Is(err, socketio.ErrTemporary) {
+		return err
+	}
 	f := failure(ctx, err)
-	if f.Code == unavailable || f.Code == timeout {
+	if f.Code == unavailable || f.Code == timeout || unansweredQuestion(err) {
 		return fmt.Errorf("%w: %w", socketio.ErrTemporary, err)
 	}
 	return &socketio.ConnectError{Message: f.Message, Data: map[string]code{"code": f.Code}}

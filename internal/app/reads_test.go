@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,6 +30,8 @@ type countedReads struct {
 	begun chan struct{} // receives a value for each held read
 	held  chan struct{} // nil, or closed to release them
 	fails error         // of each Publish; set before the first one
+	lost  atomic.Int32  // how many of the next answers of Publish are lost
+	ids   atomic.Int32  // untrusted ids of Publish
 	bad   error         // of each History; likewise
 }
 
@@ -48,7 +51,14 @@ func (c *countedReads) Publish(ctx context.Context, ev adapter.Event) (adapter.R
 	if c.fails != nil {
 		return adapter.Receipt{}, c.fails
 	}
-	return c.Adapter.Publish(ctx, ev)
+	if ev.Once != nil && ev.Once.Untrusted {
+		c.ids.Add(1)
+	}
+	r, err := c.Adapter.Publish(ctx, ev)
+	if c.lost.Add(-1) >= 0 {
+		return adapter.Receipt{}, adapter.ErrUnavailable
+	}
+	return r, err
 }
 
 // serveApp starts a node with the application and returns it and its URL.
@@ -72,7 +82,9 @@ func serveWith(t *testing.T, o Options, sessions session.Store, before ...socket
 	for _, h := range before {
 		srv.Of("/").OnAny(h)
 	}
-	o.Anonymous = auth.Everything()
+	if reflect.ValueOf(o.Anonymous).IsZero() {
+		o.Anonymous = auth.Everything()
+	}
 	New(o).Register(srv.Of("/"))
 	web := httptest.NewServer(srv)
 	t.Cleanup(func() {
@@ -144,11 +156,13 @@ func (c *rawClient) next() string {
 }
 
 type appReply struct {
-	OK      bool
-	Code    code
-	Message string
-	MayHave bool `json:"mayHaveHappened"`
-	Events  []struct {
+	OK       bool
+	Code     code
+	Offset   string
+	Repeated bool
+	Message  string
+	MayHave  bool `json:"mayHaveHappened"`
+	Events   []struct {
 		Offset  string
 		Args    []json.RawMessage
 		TooDeep bool

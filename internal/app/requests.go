@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -94,16 +93,17 @@ func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies l
 	if packet.Reserved(name) {
 		return nil, fail(reservedEvent, "%q is reserved for the client", name)
 	}
-	placed, err := b.Place(ctx, name, r.Rest(i+1)...)
+	placed, err := r.place(ctx, b, name, r.Rest(i+1))
 	if err != nil {
 		unknown = errors.Is(err, adapter.ErrUnavailable)
 		return nil, err
 	}
 	newRooms = placed.NewRooms
 	return struct {
-		OK     bool   `json:"ok"`
-		Offset string `json:"offset"`
-	}{true, placed.Offset}, nil
+		OK       bool   `json:"ok"`
+		Offset   string `json:"offset"`
+		Repeated bool   `json:"repeated,omitempty"`
+	}{true, placed.Offset, r.once != nil && r.once.Repeated}, nil
 }
 
 // outside returns the number of rooms that the sender is not in.
@@ -126,17 +126,6 @@ type roomsReply struct {
 	Count int       `json:"count,omitempty"` // instead of Rooms
 }
 
-func join(ctx context.Context, r *request) (any, error) {
-	rooms, err := roomsArg(r, own, permit("join", r.client.Can.MayJoin))
-	if err != nil {
-		return nil, err
-	}
-	if err := r.limits.Join(outside(r, rooms)); err != nil {
-		return nil, fail(rateLimited, "%v; this call was dropped", err)
-	}
-	return r.change(ctx, rooms, r.Socket().Join)
-}
-
 // change joins or leaves rooms when the rate allows it. It returns the socket's rooms for the ack, if
 // one is requested.
 func (r *request) change(ctx context.Context, rooms []string, f func(context.Context, ...string) error) (any, error) {
@@ -149,11 +138,16 @@ func (r *request) change(ctx context.Context, rooms []string, f func(context.Con
 	if err := f(session.OnWrite(ctx, r.limits.Wrote), rooms...); err != nil {
 		return nil, err
 	}
+	return r.rooms(), nil
+}
+
+// rooms returns the socket's rooms for the ack.
+func (r *request) rooms() roomsReply {
 	if n := r.Socket().RoomCount(); n > listedRooms || !r.HasAck() {
-		return roomsReply{OK: true, Count: n}, nil
+		return roomsReply{OK: true, Count: n}
 	}
 	list := append([]string{}, r.Socket().Rooms()...) // never nil, so that clients get an array
-	return roomsReply{OK: true, Rooms: &list}, nil
+	return roomsReply{OK: true, Rooms: &list}
 }
 
 func leave(ctx context.Context, r *request) (any, error) {
@@ -164,15 +158,6 @@ func leave(ctx context.Context, r *request) (any, error) {
 	return r.change(ctx, rooms, r.Socket().Leave)
 }
 
-type historyEvent struct {
-	Offset string `json:"offset"`
-	Event  string `json:"event"`
-	Args   any    `json:"args"` // an array
-	At     int64  `json:"at"`   // Unix time in milliseconds
-	// TooDeep means that the arguments are nested deeper than an ack allows, and omitted.
-	TooDeep bool `json:"tooDeep,omitempty"`
-}
-
 func history(ctx context.Context, r *request) (any, error) {
 	room, err := memberRoom(r, "history", r.client.Can.MayReadHistory)
 	if err != nil {
@@ -181,9 +166,10 @@ func history(ctx context.Context, r *request) (any, error) {
 	var query struct {
 		Limit  *int   `json:"limit"`
 		Before string `json:"before"`
+		Until  string `json:"until"`
 	}
 	if err := r.Arg(1, &query); err != nil {
-		return nil, fail(badRequest, "the second argument must be an object with the fields limit and before")
+		return nil, fail(badRequest, "the second argument must be an object with the fields limit, before and until")
 	}
 	limit := defaultHistory
 	if query.Limit != nil {
@@ -193,12 +179,12 @@ func history(ctx context.Context, r *request) (any, error) {
 		return nil, fail(badRequest, "limit must be 1 to %d", maxHistory)
 	}
 	counted := adapter.OnRead(ctx, func(bytes int) { r.read += bytes })
-	past, more, err := r.Socket().Namespace().History(counted, room, query.Before, limit)
+	past, more, err := r.Socket().Namespace().HistoryUntil(counted, room, query.Until, query.Before, limit)
 	if errors.Is(err, socketio.ErrOffset) {
-		return nil, fail(badRequest, "before must be the offset of an event")
+		return nil, fail(badRequest, "before and until must be offsets")
 	}
 	if errors.Is(err, adapter.ErrHistoryLost) {
-		return nil, fail(badRequest, "before belongs to a history that no longer exists")
+		return nil, fail(badRequest, "before or until belongs to a history that no longer exists")
 	}
 	if err != nil {
 		return nil, err
@@ -206,12 +192,10 @@ func history(ctx context.Context, r *request) (any, error) {
 	if n := fitting(past); n < len(past) {
 		past, more = past[len(past)-n:], true
 	}
-	events := make([]historyEvent, len(past))
+	const levels = 2 // the ack's object, and the array of events
+	events := make([]socketio.Past, len(past))
 	for i, p := range past {
-		events[i] = historyEvent{p.Offset, p.Event, p.Array(), p.At.UnixMilli(), false}
-		if !nests(p.Args) {
-			events[i].Args, events[i].TooDeep = []any{}, true
-		}
+		events[i] = p.Nested(levels)
 	}
 	return map[string]any{"ok": true, "events": events, "more": more}, nil
 }
@@ -227,21 +211,6 @@ func fitting(past []socketio.Past) (n int) {
 		}
 	}
 	return n
-}
-
-// nests reports whether arguments fit into the nesting of history's ack: an array of an object of
-// an array of an object.
-func nests(args socketio.Args) bool {
-	const levels = 4
-	brackets := 0
-	for i := range args.Len() {
-		brackets += bytes.Count(args.Raw(i), []byte{'['}) + bytes.Count(args.Raw(i), []byte{'{'})
-	}
-	if brackets < packet.MaxDepth-levels-1 {
-		return true
-	}
-	_, _, err := packet.AppendArgs(nil, []any{[]any{[]any{args.Array()}}})
-	return err == nil
 }
 
 // Costs of a read of members in addition to the members listed: the query, which is sent to

@@ -47,9 +47,11 @@ var arrows = map[string][]string{
 	"internal/limit":   {"pkg/engineio"},
 	"internal/forward": {"internal/limit", "pkg/engineio", "pkg/adapter"},
 	"internal/auth":    {},
-	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter", "pkg/session"},
-	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/metrics": {"pkg/socketio", "pkg/engineio", "internal/app", "internal/auth", "internal/forward", "pkg/adapter", "pkg/adapter/redis", "pkg/session/redis"},
+	"internal/strict":  {},
+	"internal/hooks":   {"internal/auth", "internal/limit", "internal/strict"},
+	"internal/app":     {"internal/auth", "internal/hooks", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter", "pkg/session"},
+	"internal/api":     {"internal/api/idempotency", "internal/auth", "internal/strict", "pkg/socketio", "pkg/packet", "pkg/adapter"},
+	"internal/metrics": {"pkg/socketio", "pkg/engineio", "internal/app", "internal/auth", "internal/forward", "internal/health", "pkg/adapter", "pkg/adapter/redis", "pkg/session/redis"},
 
 	"internal/api/idempotency":                 {},
 	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},
@@ -58,7 +60,7 @@ var arrows = map[string][]string{
 
 	"cmd/node": {
 		"internal/api", "internal/api/idempotency",
-		"internal/app", "internal/auth", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
+		"internal/app", "internal/auth", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/hooks", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
 	},

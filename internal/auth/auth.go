@@ -14,8 +14,8 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/zap"
@@ -37,8 +37,12 @@ type Options struct {
 	Issuer   string // required iss; "" for any
 	Audience string // required member of aud; "" for any
 
-	// Default is for tokens that do not state their clients' permissions.
+	// Default is for tokens that do not state their clients' permissions. What their claims give by
+	// the mapping is added.
 	Default Permissions
+
+	// Mapping reads claims of identity providers.
+	Mapping Mapping
 
 	// Logger receives the verifier's logs. By default nothing is logged.
 	Logger *zap.Logger
@@ -97,42 +101,67 @@ var ErrNoKey = errors.New("auth: no key to verify tokens")
 
 // A Verifier verifies tokens. Its methods are safe for concurrent use.
 type Verifier struct {
-	keys     keyring
+	own      atomic.Pointer[ownKeys]
 	remote   *remote // nil without a JWKS URL
-	parser   *jwt.Parser
+	issuer   string
+	audience string
 	defaults Permissions
+	mapping  Mapping
 	// turns has a token for each verification of a public-key signature in progress. Forged tokens,
 	// each of which can take milliseconds of CPU time, must leave some of that to everything else.
 	turns chan struct{}
 }
 
+// ownKeys are the keys that are not the JWKS server's, and a parser that accepts the algorithms of all
+// keys.
+type ownKeys struct {
+	keys   keyring
+	parser *jwt.Parser
+}
+
 // New returns a verifier. If there is a JWKS URL it fetches the keys in the background, until
 // Close.
 func New(o Options) (*Verifier, error) {
-	keys, err := newKeyring(o.Secret, o.PublicKeys)
-	if err != nil {
-		return nil, err
+	v := &Verifier{
+		issuer: o.Issuer, audience: o.Audience, defaults: o.Default, mapping: o.Mapping,
+		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
-	v := &Verifier{keys: keys, defaults: o.Default, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
-	methods := keys.methods()
 	if o.JWKSURL != "" {
+		var err error
 		if v.remote, err = newRemote(o.JWKSURL, cmp.Or(o.Logger, zap.NewNop())); err != nil {
 			return nil, err
 		}
+	}
+	if err := v.SetKeys(o.Secret, o.PublicKeys); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// SetKeys replaces the secret and the public keys of the options. Without an error, the keys before them
+// verify no more tokens; tokens that they have verified stay verified. After an error nothing has changed.
+func (v *Verifier) SetKeys(secret, publicKeys []byte) error {
+	keys, err := newKeyring(secret, publicKeys)
+	if err != nil {
+		return err
+	}
+	methods := keys.methods()
+	if v.remote != nil {
 		methods = append(methods, asymmetric...)
 	}
 	if len(methods) == 0 {
-		return nil, ErrNoKey
+		return ErrNoKey
 	}
 	options := []jwt.ParserOption{jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(Leeway)}
-	if o.Issuer != "" {
-		options = append(options, jwt.WithIssuer(o.Issuer))
+	if v.issuer != "" {
+		options = append(options, jwt.WithIssuer(v.issuer))
 	}
-	if o.Audience != "" {
-		options = append(options, jwt.WithAudience(o.Audience))
+	if v.audience != "" {
+		options = append(options, jwt.WithAudience(v.audience))
 	}
-	v.parser = jwt.NewParser(options...)
-	return v, nil
+	v.own.Store(&ownKeys{keys, jwt.NewParser(options...)})
+	return nil
 }
 
 // Close stops the goroutines that New has started and waits for them. A closed verifier still
@@ -185,17 +214,19 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 // parse checks a token with the current keys. stranger means that none of these keys has signed
 // the token, but the server may have the key that has.
 func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
+	c.mapping = &v.mapping
 	unknown, turn := false, false
 	defer func() {
 		if turn {
 			<-v.turns
 		}
 	}()
-	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+	own := v.own.Load()
+	_, err = own.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		if _, critical := t.Header["crit"]; critical {
 			return nil, errCritical
 		}
-		set := jwt.VerificationKeySet{Keys: v.keys.of(t.Method)}
+		set := jwt.VerificationKeySet{Keys: own.keys.of(t.Method)}
 		_, symmetric := t.Method.(*jwt.SigningMethodHMAC)
 		if !symmetric { // an HMAC takes microseconds
 			select {
@@ -259,6 +290,9 @@ type claims struct {
 	ExpiresAt *date
 	NotBefore *date
 	Rejoin    ownClaims
+
+	mapping *Mapping                   // nil for none
+	mapped  map[string]json.RawMessage // the claims that it reads
 }
 
 // ownClaims are the claims that only this server uses.
@@ -271,10 +305,14 @@ type ownClaims struct {
 // UnmarshalJSON reads the claims by their exact names, as RFC 7519, section 4,
 // compares them, and refuses duplicates.
 func (c *claims) UnmarshalJSON(text []byte) error {
-	return unmarshalExact(text, map[string]any{
+	err := unmarshalExact(text, map[string]any{
 		"iss": &c.Issuer, "sub": &c.Subject, "aud": &c.Audience, "iat": &c.IssuedAt, "exp": &c.ExpiresAt, "nbf": &c.NotBefore,
 		"rejoin": &c.Rejoin,
 	}, nil)
+	if err == nil && c.mapping != nil {
+		c.mapped, err = c.mapping.read(text)
+	}
+	return err
 }
 
 // UnmarshalJSON is like that of claims.
@@ -286,6 +324,23 @@ func (o *ownClaims) UnmarshalJSON(text []byte) error {
 // unknown, if that is not nil. encoding/json would accept a name in any case, and of duplicates the
 // last.
 func unmarshalExact(text []byte, members map[string]any, unknown func(name string) error) error {
+	return eachMember(text, func(name string, d *json.Decoder) error {
+		into := members[name]
+		if into == nil {
+			into = new(json.RawMessage)
+			if unknown != nil {
+				if err := unknown(name); err != nil {
+					return err
+				}
+			}
+		}
+		return d.Decode(into)
+	})
+}
+
+// eachMember calls f with each name in a JSON object, and a decoder at its value, which f decodes.
+// A duplicate name is an error. null has no members.
+func eachMember(text []byte, f func(name string, d *json.Decoder) error) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if first, err := d.Token(); err != nil || first != json.Delim('{') {
 		if first == nil && err == nil {
@@ -304,16 +359,7 @@ func unmarshalExact(text []byte, members map[string]any, unknown func(name strin
 			return errTwice
 		}
 		seen[name] = true
-		into := members[name]
-		if into == nil {
-			into = new(json.RawMessage)
-			if unknown != nil {
-				if err := unknown(name); err != nil {
-					return err
-				}
-			}
-		}
-		if err := d.Decode(into); err != nil {
+		if err := f(name, d); err != nil {
 			return err
 		}
 	}
@@ -328,6 +374,14 @@ var (
 // GetExpirationTime implements the parser's interface.
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {
 	return (*jwt.NumericDate)(c.ExpiresAt), nil
+}
+
+// GetAudience implements the parser's interface.
+func (c *claims) GetAudience() (jwt.ClaimStrings, error) {
+	if c.mapping == nil || c.mapping.audience == nil {
+		return c.Audience, nil
+	}
+	return c.mapping.audience.values(c.mapped)
 }
 
 // GetNotBefore implements the parser's interface.
@@ -353,29 +407,4 @@ func (d *date) UnmarshalJSON(text []byte) error {
 	}
 	d.Time = time.Unix(int64(min(max(seconds, 0), float64(lastDate.Unix()))), 0)
 	return nil
-}
-
-// identity checks the claims that the parser can't check. Its errors contain nothing of the
-// token.
-func (c *claims) identity(defaults Permissions) (Identity, error) {
-	id := Identity{User: c.Subject, Rooms: c.Rejoin.Rooms, Can: defaults, Expires: c.ExpiresAt.Add(Leeway)}
-	if c.Rejoin.User != nil {
-		id.User = *c.Rejoin.User
-	}
-	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
-		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise sub) must be 1 to %d bytes of UTF-8", maxUser)
-	}
-	if err := checkNames(id.Rooms); err != nil {
-		return Identity{}, fmt.Errorf("rejoin.rooms: %w", err)
-	}
-	if slices.ContainsFunc(id.Rooms, OfUser) {
-		return Identity{}, fmt.Errorf("rejoin.rooms: rooms with the prefix %q are reserved for users", userRooms)
-	}
-	if c.Rejoin.Can != nil {
-		if err := c.Rejoin.Can.check(); err != nil {
-			return Identity{}, fmt.Errorf("rejoin.can.%w", err)
-		}
-		id.Can = *c.Rejoin.Can
-	}
-	return id, nil
 }

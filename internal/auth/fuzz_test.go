@@ -68,3 +68,52 @@ func FuzzClaims(f *testing.F) {
 		}
 	})
 }
+
+// FuzzMappedClaims: whatever the claims, an accepted identity is within the limits of a token, has no
+// permissions but those of the rules, and a refusal repeats nothing of the claims.
+func FuzzMappedClaims(f *testing.F) {
+	for _, text := range []string{
+		`{"uid":"ada","groups":["/t/1","/t/*"],"a":{"b":["x"]},"scope":"s t"}`, `{"uid":7,"groups":"/t/user:","a":null}`,
+		`{"uid":"ada","a":{"b":{"c":1}}}`, `{"uid":"ada","a":{"b":1,"b":2}}`, `{"UID":"ada","uid":["x"]}`, `{"uid":"ada","groups":[[]]}`,
+		`{"uid":"ada","groups":["/t/\\","/t/[a","/t/?"],"scope":"  s  "}`, `{"uid":" ","a":"b","groups":[1e400,true,null]}`, `null`, `[]`,
+	} {
+		f.Add([]byte(text))
+	}
+	var m Mapping
+	for _, err := range []error{
+		m.MapUser("uid"), m.MapRooms("groups=/t/{}"), m.MapRooms("a.b as us{}"),
+		m.MapPermissions(`{"groups=/t/{}":{"to":["t:{}:*"]},"scope=s":{"all":true}}`),
+	} {
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c := claims{mapping: &m}
+		if json.Unmarshal(text, &c) != nil {
+			return
+		}
+		c.ExpiresAt = &date{}
+		id, err := c.identity(Permissions{})
+		if err != nil {
+			if !utf8.ValidString(err.Error()) || len(err.Error()) > 200 {
+				t.Errorf("the error repeats text from the token: %q", err)
+			}
+			return
+		}
+		if id.User == "" || len(id.User) > maxUser || checkNames(id.Rooms) != nil || id.Can.check() != nil {
+			t.Errorf("%q is accepted as %v", text, id)
+		}
+		if c.Rejoin.Can != nil {
+			return
+		}
+		if id.Can.Broadcast || id.Can.Private || len(id.Can.Join)+len(id.Can.History)+len(id.Can.Members) > 0 {
+			t.Errorf("%q may do more than the rules give: %v", text, id)
+		}
+		for _, room := range []string{"t::x", "x", "t:1:x/y"} {
+			if id.Can.MaySend(room) {
+				t.Errorf("%q may send to %q: %v", text, room, id)
+			}
+		}
+	})
+}

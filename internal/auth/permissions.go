@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -52,10 +51,16 @@ func Everything() Permissions {
 func (p *Permissions) UnmarshalJSON(text []byte) error { return unmarshalExact(text, p.members(), nil) }
 
 func (p *Permissions) members() map[string]any {
-	return map[string]any{
-		"join": &p.Join, "to": &p.To, "history": &p.History, "members": &p.Members,
-		"broadcast": &p.Broadcast, "all": &p.All, "private": &p.Private,
+	all := map[string]any{"broadcast": &p.Broadcast, "all": &p.All, "private": &p.Private}
+	for name, list := range p.lists() {
+		all[name] = list
 	}
+	return all
+}
+
+// lists returns the lists of patterns by name.
+func (p *Permissions) lists() map[string]*[]string {
+	return map[string]*[]string{"join": &p.Join, "to": &p.To, "history": &p.History, "members": &p.Members}
 }
 
 // ParsePermissions parses permissions from JSON, in the form that they have in a token. An unknown
@@ -78,8 +83,8 @@ func ParsePermissions(text string) (Permissions, error) {
 
 // check bounds the lists and validates the patterns.
 func (p *Permissions) check() error {
-	for name, patterns := range map[string][]string{"join": p.Join, "to": p.To, "history": p.History, "members": p.Members} {
-		if err := checkPatterns(patterns); err != nil {
+	for name, patterns := range p.lists() {
+		if err := checkPatterns(*patterns); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -133,5 +138,5 @@ func (p Permissions) MayReadHistory(room string) bool { return p.may(p.History, 
 func (p Permissions) MayListMembers(room string) bool { return p.may(p.Members, room) }
 
 func (p Permissions) may(patterns []string, room string) bool {
-	return p.unbounded || slices.ContainsFunc(patterns, func(pattern string) bool { return match(pattern, room) })
+	return p.unbounded || Patterns(patterns).Match(room)
 }

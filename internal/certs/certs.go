@@ -70,6 +70,14 @@ func (p *Pair) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.cert, nil
 }
 
+// Reload loads the files now if they have changed, rather than with the next handshake.
+func (p *Pair) Reload() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looked = time.Now()
+	p.look()
+}
+
 // look loads changed files, and logs their error once. p.mu is held.
 func (p *Pair) look() {
 	cert, sum, err := p.load()

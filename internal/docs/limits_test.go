@@ -26,7 +26,7 @@ func TestLimitsTable(t *testing.T) {
 		{"pkg/socketio/limited.go", `= "(\w+)"`, labels},
 		{"internal/metrics/limits.go", `refused\["(\w+)"\]`, labels},
 		{"cmd/node/metrics.go", `refused\["(\w+)"\]`, labels},
-		{"internal/metrics/*.go", `\b(?:describe|counts?|gauges?|histogram)\("(\w+)"`, metrics},
+		{"internal/*/*.go", `\b(?:describe|counts?|gauges?|histogram)\("(\w+)"`, metrics},
 		{"internal/*/metrics.go", `"rejoin_(\w+)"`, metrics},
 		{"cmd/node/log.go", `Name: +"rejoin_(\w+)"`, metrics},
 	} {

@@ -144,6 +144,21 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	}
 }
 
+// TestRefusalCodesAreNamed: operations.md has the name of each code of a refused request.
+func TestRefusalCodesAreNamed(t *testing.T) {
+	table, codes := read(t, "operations.md"), 0
+	for _, source := range sources(t, "pkg/engineio/errors.go") {
+		for _, m := range regexp.MustCompile(`refusal\{code: (-?\d+), message: "([^"]+)"`).FindAllStringSubmatch(source, -1) {
+			if codes++; !strings.Contains(table, "| `"+m[1]+"` | "+m[2]+" |") {
+				t.Errorf("no row for the code %s, %s", m[1], m[2])
+			}
+		}
+	}
+	if codes < 7 {
+		t.Errorf("got %d codes, want at least 7", codes)
+	}
+}
+
 var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]+))?\)`)
 
 // TestLinks: the targets of the documents' links in this repository exist, including

@@ -30,15 +30,16 @@ func TestSizes(t *testing.T) {
 	server := redistest.Start(t)
 	c := server.Client()
 	measured := map[string]float64{
-		"an entry of the clock":                      clockEntry(t, server),
-		"an event in a backlog, 160 bytes of data":   backlogEntry(t, server, 160),
-		"an event in a backlog, 1,000 bytes of data": backlogEntry(t, server, 1000),
-		"a backlog of one event":                     backlog(t, server),
-		"a session in 1 room":                        sessionIn(t, server, 1),
-		"a session in 5 rooms":                       sessionIn(t, server, 5),
-		"a session in 100 rooms":                     sessionIn(t, server, 100),
-		"an emit that is remembered by its key":      remembered(t, server),
-		"a channel with one subscribed node":         channel(t, c),
+		"an entry of the clock":                                     clockEntry(t, server),
+		"an event in a backlog, 160 bytes of data":                  backlogEntry(t, server, 160),
+		"an event in a backlog, 1,000 bytes of data":                backlogEntry(t, server, 1000),
+		"a backlog of one event":                                    backlog(t, server),
+		"a session in 1 room":                                       sessionIn(t, server, 1),
+		"a session in 5 rooms":                                      sessionIn(t, server, 5),
+		"a session in 100 rooms":                                    sessionIn(t, server, 100),
+		"an ask that is remembered by its key, without its answers": remembered(t, server),
+		"the id of an event that is published once":                 onceKey(t, server),
+		"a channel with one subscribed node":                        channel(t, c),
 	}
 	documented := make(map[string]float64)
 	for _, m := range sizeRow.FindAllStringSubmatch(read(t, "redis.md"), -1) {
@@ -185,7 +186,7 @@ func channel(t *testing.T, c *goredis.Client) float64 {
 	return (memory() - before) / n
 }
 
-// remembered is the size of a stored call with the answer of an emit.
+// remembered is the size of a claimed ask with a short answer.
 func remembered(t *testing.T, server *redistest.Server) float64 {
 	t.Helper()
 	s := idempotency.NewRedis(server.Client(), idempotency.RedisOptions{Prefix: "remembered:"})
@@ -199,4 +200,16 @@ func remembered(t *testing.T, server *redistest.Server) float64 {
 		t.Fatal(err)
 	}
 	return used(t, server.Client(), only(t, server.Client(), "remembered:i:*"))
+}
+
+// onceKey is the size of the key of an event with a once id.
+func onceKey(t *testing.T, server *redistest.Server) float64 {
+	t.Helper()
+	server.Client().FlushAll(t.Context())
+	a := node(t, server, redis.Options{})
+	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "lobby")}}, Once: &adapter.Once{}}
+	if _, err := a.Publish(deadline(t), e); err != nil {
+		t.Fatal(err)
+	}
+	return used(t, server.Client(), only(t, server.Client(), "*:1/*"))
 }

@@ -106,13 +106,25 @@ func (s *State) Ready(w http.ResponseWriter, _ *http.Request) {
 	s.reply(w, status, checks, left)
 }
 
+// IsReady reports whether Ready answers 200.
+func (s *State) IsReady() bool {
+	_, checks := s.checks(s.phase.Load())
+	return !failing(checks)
+}
+
+// IsDraining reports whether the node is draining or stopping.
+func (s *State) IsDraining() bool {
+	p := s.phase.Load()
+	return p != starting && p != serving
+}
+
 // Public answers like Ready, but reveals nothing about the node.
 func (s *State) Public(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	text := "ready\n"
-	if _, checks := s.checks(s.phase.Load()); failing(checks) {
+	if !s.IsReady() {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		text = "not ready\n"
 	}

@@ -163,6 +163,18 @@ func (c *Client) holder() (h *holder) {
 // in front of all clients.
 func (c *Client) shared() bool { return c.name == "" && c.all.proxies.unknown(c.address) }
 
+// Owner returns a name for those who share the client's limits: its user, or its address. It is "" if
+// the address may be that of a proxy in front of all clients.
+func (c *Client) Owner() string {
+	switch {
+	case c.name != "":
+		return "user " + c.name
+	case c.shared():
+		return ""
+	}
+	return "address " + c.address.String()
+}
+
 // Allow takes one event of some bytes from the sending rates of the socket and its user, or without
 // a user its address. If it returns an [*ExceededError] the caller should drop the event.
 func (c *Client) Allow(bytes int) error {

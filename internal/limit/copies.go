@@ -82,6 +82,18 @@ func (c *Client) Join(rooms int) error {
 	return nil
 }
 
+// Once takes an event with an id from the rate of copies, of the user or the address in all cases:
+// Redis keeps the id for minutes.
+func (c *Client) Once() error {
+	h := c.holder()
+	ok := c.all.copies.take(&h.copies, c.all.now(), copyCost)
+	h.mu.Unlock()
+	if !ok {
+		return c.exceeded(CopyRate, "too many events with an id of "+c.whose())
+	}
+	return nil
+}
+
 // Write waits until the socket may join or leave rooms once more. Each time its session is written to
 // Redis, which can be many times the bytes of the request. The bytes are part of the rate of copies
 // or, if many clients may share the address, of a smaller rate of the socket's own. The error is an

@@ -259,3 +259,32 @@ func TestNoCopyRate(t *testing.T) {
 		t.Errorf("%d writes are counted, want 0", n)
 	}
 }
+
+// TestOnceRate: Redis keeps ids for minutes, so all sockets of a user or of an address share their rate,
+// also where many clients may share the address.
+func TestOnceRate(t *testing.T) {
+	const rate = 64 << 10
+	for _, user := range []string{"ann", ""} {
+		for _, addr := range []string{"192.0.2.1:1", "10.0.0.1:1", "127.0.0.1:1"} {
+			t.Run(user+" "+addr, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					all := NewClients(ClientOptions{CopyBytes: rate})
+					ids := 0
+					for range 10 { // sockets
+						for c := all.Client(user, addr); c.Once() == nil; ids++ {
+						}
+					}
+					if want := rate * burst / copyCost; ids != want {
+						t.Errorf("%d ids in a burst of 10 sockets, want %d", ids, want)
+					}
+				})
+			})
+		}
+	}
+	c := NewClients(ClientOptions{}).Client("", "192.0.2.1:1")
+	for range 1000 {
+		if err := c.Once(); err != nil {
+			t.Fatalf("without a rate: %v", err)
+		}
+	}
+}

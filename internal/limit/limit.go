@@ -30,6 +30,11 @@ const (
 	CopyRate        = "copy_rate"
 	ConcurrentReads = "concurrent_reads"
 	TokenRate       = "token_rate"
+
+	// Limits of questions to the backend.
+	HookQuestions = "hook_questions"
+	HookBytes     = "hook_bytes"
+	HookLag       = "hook_lag"
 )
 
 var names = []string{
@@ -37,4 +42,5 @@ var names = []string{
 	Connections, InternalConnections, IPTCPConnections, ForwardedToNodes, ForwardedFromNodes,
 	SocketEventRate, SocketByteRate, UserEventRate, UserByteRate, IPEventRate, IPByteRate,
 	ReadRate, CopyRate, ConcurrentReads, TokenRate,
+	HookQuestions, HookBytes, HookLag,
 }

@@ -49,6 +49,9 @@ func (t *Tally) count(limit string) {
 	t.counts[limit]++
 }
 
+// Refuse counts and logs that a limit outside this package was reached, which must be one of its names.
+func (t *Tally) Refuse(limit, text string, fields ...zap.Field) { t.refuse(limit, text, fields...) }
+
 // refuse counts and logs that a limit was reached.
 func (t *Tally) refuse(limit, text string, fields ...zap.Field) {
 	t.count(limit)

@@ -12,6 +12,7 @@ import (
 type ClusterStats struct {
 	Redis    redis.Stats
 	Ready    error // nil while the node's feed works
+	MayEvict bool
 	Sessions sessions.Stats
 	Forward  forward.Stats
 }
@@ -22,12 +23,8 @@ func Cluster(stats func() ClusterStats) prometheus.Collector {
 }
 
 var ofCluster = []metric[ClusterStats]{
-	gauge("redis_ready", "1 while this node's feed through Redis works, else 0; /readyz returns the reason.", func(s ClusterStats) int {
-		if s.Ready != nil {
-			return 0
-		}
-		return 1
-	}),
+	gauge("redis_ready", "1 while this node's feed through Redis works, else 0; /readyz returns the reason.", func(s ClusterStats) int { return flag(s.Ready == nil) }),
+	gauge("redis_may_evict", "1 while Redis may evict keys, which REJOIN_ALLOW_EVICTION accepts, else 0.", func(s ClusterStats) int { return flag(s.MayEvict) }),
 	gauge("redis_probe_age_seconds", "Time since a probe last returned through Redis and the feed.", func(s ClusterStats) float64 { return s.Redis.ProbeAge.Seconds() }),
 	gauge("redis_round_trip_seconds", "Round-trip time of the last probe: publisher, Redis, feed.", func(s ClusterStats) float64 { return s.Redis.RoundTrip.Seconds() }),
 	gauges("redis_epoch_info", "Always 1; the label is the epoch of this node's history.", "epoch", func(s ClusterStats) map[string]int { return map[string]int{s.Redis.Epoch: 1} }),

@@ -22,7 +22,7 @@ func TestLimits(t *testing.T) {
 	}
 	m := func() adapter.MemoryStats { return adapter.MemoryStats{BacklogBytes: 9, BacklogLimit: 10} }
 	w := httptest.NewRecorder()
-	Handler(Build{}, stats, Limits(l), Memory(m)).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	Handler(Build{}, Sockets(stats), Limits(l), Memory(m)).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`rejoin_limited_total{limit="queue_budget"} 1`,
 		`rejoin_limited_total{limit="rooms_per_socket"} 2`,

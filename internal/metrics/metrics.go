@@ -16,15 +16,12 @@ import (
 // A Build identifies the running version.
 type Build struct{ Version, Revision string }
 
-// Handler serves the metrics of one server, of its process and its Go runtime, and those of more.
-// stats is called once for each scrape.
-func Handler(build Build, stats func() socketio.Stats, more ...prometheus.Collector) http.Handler {
-	r := registry(build, stats)
-	r.MustRegister(more...)
-	return share(promhttp.HandlerFor(r, promhttp.HandlerOpts{}))
+// Handler serves the metrics of the process, its Go runtime and the given sources.
+func Handler(build Build, sources ...prometheus.Collector) http.Handler {
+	return share(promhttp.HandlerFor(registry(build, sources...), promhttp.HandlerOpts{}))
 }
 
-func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
+func registry(build Build, sources ...prometheus.Collector) *prometheus.Registry {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "rejoin_build_info",
 		Help:        "Always 1; the labels identify the running version.",
@@ -34,11 +31,16 @@ func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		info,
-		collector[socketio.Stats]{stats, ofSockets},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	r.MustRegister(sources...)
 	return r
+}
+
+// Sockets exports the numbers of the server of the clients. stats is called once for each scrape.
+func Sockets(stats func() socketio.Stats) prometheus.Collector {
+	return collector[socketio.Stats]{stats, ofSockets}
 }
 
 var ofSockets = []metric[socketio.Stats]{

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"github.com/rejoin-io/rejoin/internal/health"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -33,7 +34,7 @@ func snapshot() socketio.Stats {
 
 func TestScrape(t *testing.T) {
 	w := httptest.NewRecorder()
-	Handler(Build{"1.2.3", "abc"}, snapshot).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	Handler(Build{"1.2.3", "abc"}, Sockets(snapshot)).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 {
 		t.Fatalf("status %d: %s, want 200", w.Code, w.Body)
 	}
@@ -83,7 +84,7 @@ func TestScrape(t *testing.T) {
 }
 
 func TestNamesFollowTheConventions(t *testing.T) {
-	problems, err := testutil.GatherAndLint(registry(Build{}, snapshot))
+	problems, err := testutil.GatherAndLint(registry(Build{}, Sockets(snapshot), Health(health.New("n001", ""))))
 	if err != nil {
 		t.Fatal(err)
 	}

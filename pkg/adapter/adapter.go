@@ -55,6 +55,11 @@ var (
 	ErrUndecodable = errors.New("adapter: undecodable event")
 	// ErrNewerVersion means that a peer runs a newer wire version.
 	ErrNewerVersion = errors.New("adapter: a peer runs a newer wire version")
+	// ErrReused: another event was published with the same [Once.ID].
+	ErrReused = errors.New("adapter: once id used for another event")
+	// ErrIncomplete: an event with an [Once.ID] was published in some partitions and will not be
+	// published in the others, because that is longer ago than [Once.Window].
+	ErrIncomplete = errors.New("adapter: event published in part")
 )
 
 // Limits of one call of Publish. Each room of Target.To has a copy of the event in its backlog and
@@ -95,6 +100,9 @@ type Event struct {
 	// Data and Attachments are the payload.
 	Data        []byte
 	Attachments [][]byte
+	// Once makes the event be published at most once. It is optional, and nil on events that the
+	// adapter returns.
+	Once *Once
 
 	// The adapter sets the following fields; values from a publisher are ignored.
 
@@ -116,6 +124,29 @@ type Event struct {
 	Omitted uint32
 }
 
+// OnceTTL is the time for which an [Once.ID] is kept, from the publication of its event on.
+const OnceTTL = 10 * time.Minute
+
+// A Once names an event. In one history and within [OnceTTL], at most one event is published with
+// an ID, by any node, whatever happens to the nodes and their connections. A caller that does not
+// know whether its event was published therefore publishes it again with the same Once.
+type Once struct {
+	ID [16]byte
+	// Content tells different events apart that have one ID by mistake.
+	Content [8]byte
+	// Untrusted means that a client chose the ID. Where an adapter bounds the number of IDs, such ones
+	// have a limit of their own.
+	Untrusted bool
+	// Window is the time after the first copy of an event for which its copies in other partitions
+	// are published if they are missing: at most the time for which members remember the rooms
+	// that they have left. Otherwise such a member could take two copies. 0 means no limit.
+	Window time.Duration
+	// Until is set by [Partitions], with a copy that follows an older one: it is not published
+	// after this time, in Unix milliseconds by the clock that issues the positions of its partition.
+	// 0 means no limit.
+	Until uint64
+}
+
 // A Place locates a stored event: its position in the backlog of a room.
 type Place struct {
 	Room rooms.Room
@@ -125,6 +156,8 @@ type Place struct {
 // A Page bounds the result of History.
 type Page struct {
 	Before Cursor // only events before it; zero for the newest
+	UpTo   Cursor // only events that it covers; zero for the newest
+	After  Cursor // only events that it does not cover; zero for all that are kept
 	Events int    // the maximum number of events
 	// Bytes is the maximum total size of the events' payloads; 0 means no maximum. A single event
 	// may be larger, so that each page but the last has at least one.
@@ -144,6 +177,12 @@ type Receipt struct {
 	// Copies are the event's positions if it is in several partitions; nil if it is in one, at
 	// Cursor.At.
 	Copies []Copy
+	// Repeated means that nothing was published, because an event with this Once.ID had been: the
+	// rest of the receipt is that event's, without Receivers and NewRooms.
+	Repeated bool
+	// Age is how long ago a repeated event was published, by the clock of its partition. If it has
+	// copies in several, [Partitions] leave it 0.
+	Age time.Duration
 }
 
 // A Message is sent from one node to another, outside the order of events.
@@ -230,6 +269,13 @@ type Adapter interface {
 	// have been published; after any other it was not: examples are ErrTooLarge, and
 	// ErrNotPublished, after which a retry may succeed. An event with an empty Target.To is not
 	// published, and the receipt is empty.
+	//
+	// An event with e.Once whose ID belongs to an event that was published before is not published
+	// again. If the Content is the same the receipt is that of the former event. Otherwise the error
+	// wraps ErrReused. In each partition the ID is stored and lost together with the event. If an
+	// event with several copies was published in part, the missing ones are published, with the
+	// positions of the former ones. If it is too late for this, the error wraps ErrIncomplete and
+	// ErrUnavailable. So does ErrReused wrap ErrUnavailable if another copy was published.
 	Publish(ctx context.Context, e Event) (Receipt, error)
 
 	// Subscribe subscribes the node to rooms, and returns once no later event can be missed. The
@@ -277,8 +323,13 @@ type Adapter interface {
 	Fetch(ctx context.Context, history Cursor, places []Place) ([]Event, error)
 
 	// History returns a page of a room's newest stored events, oldest first, and whether older ones
-	// are kept. It returns ErrHistoryLost if page.Before is of another history, and ErrUndecodable
+	// are kept. A page up to a join position holds the events that precede those that the member gets.
+	// History returns ErrHistoryLost if a cursor of the page is of another history, and ErrUndecodable
 	// if one of the events cannot be decoded. It reads little more than it returns.
+	//
+	// With page.After, more says whether older events after it are kept. If it returns all that are, and
+	// some may be lost nevertheless, as for a replay, it returns them with an error that wraps
+	// ErrTrimmed.
 	History(ctx context.Context, room rooms.Room, page Page) (events []Event, more bool, err error)
 
 	// Send sends m to one node, which may be this one. It does not wait for the node to receive it,

@@ -244,20 +244,34 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 	return events, nil
 }
 
-// before returns a page of a room's newest events before a position, and whether
-// older ones are kept.
-func (bs *backlogs) before(room rooms.Room, p Position, page Page) (_ []*Event, more bool) {
-	events, _ := bs.kept(room)
-	end, _ := slices.BinarySearchFunc(events, p, compareToPosition)
+// page returns a page of a room's events, and whether older ones are kept. If those are all that are
+// kept after a position, and some may be lost, it returns ErrTrimmed with them.
+func (bs *backlogs) page(room rooms.Room, page Page) (_ []*Event, more bool, err error) {
+	events, trimmed := bs.kept(room)
+	end, first := len(events), 0
+	if !page.After.IsZero() {
+		first = countUpTo(events, page.After.At)
+	}
+	if !page.UpTo.IsZero() {
+		end = countUpTo(events, page.UpTo.At)
+	}
+	if !page.Before.IsZero() {
+		before, _ := slices.BinarySearchFunc(events, page.Before.At, compareToPosition)
+		end = min(end, before)
+	}
+	end = max(end, first)
 	start, bytes := end, 0
-	for start > 0 && end-start < page.Events {
+	for start > first && end-start < page.Events {
 		bytes += events[start-1].payload()
 		if page.Bytes > 0 && bytes > page.Bytes && start < end {
 			break
 		}
 		start--
 	}
-	return events[start:end], start > 0
+	if start == first && !page.After.IsZero() && page.After.At.Compare(trimmed) < 0 {
+		err = fmt.Errorf("%w: room %q has lost events", ErrTrimmed, room.Name)
+	}
+	return events[start:end], start > first, err
 }
 
 // kept returns the kept events of a room, and the position up to which it may have lost events.

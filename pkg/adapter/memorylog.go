@@ -18,6 +18,7 @@ type memoryLog struct {
 	subscribers map[rooms.Room][]*memoryPartition // each node once, no empty lists
 	left        []int64                           // by bucket of rooms, when one lost its last subscriber, in Unix time; nil if none has
 	backlogs    backlogs
+	onces       onces
 
 	receivers []*memoryPartition // of the event being published; kept to reuse its memory
 	publishes uint64             // how often receivers was filled
@@ -27,6 +28,7 @@ type memoryLog struct {
 func (l *memoryLog) begin() {
 	l.epoch = rand.Text()[:8]
 	l.backlogs.reset()
+	l.onces = onces{}
 	l.tick(time.Now())
 }
 
@@ -59,7 +61,17 @@ func (l *memoryLog) check(history string, seen ...Position) error {
 // publish gives e its position, stores it, and delivers it. Each backlog and each receiver gets
 // what its own rooms need. If a receiver's feed is full it does none of that, and returns a channel
 // that is closed when a retry may succeed.
-func (l *memoryLog) publish(e *Event) (Receipt, <-chan struct{}) {
+func (l *memoryLog) publish(e *Event) (Receipt, <-chan struct{}, error) {
+	now := time.Now()
+	if e.Once != nil {
+		if at, err := l.onces.find(e.Once, now); err != nil || at.Ms > 0 {
+			r := Receipt{Cursor: Cursor{Epoch: l.epoch, At: at}, Repeated: err == nil}
+			if r.Repeated {
+				r.Age = now.Sub(at.Time())
+			}
+			return r, nil, err
+		}
+	}
 	l.receivers = l.receivers[:0]
 	l.publishes++
 	for _, room := range e.Target.To {
@@ -69,19 +81,22 @@ func (l *memoryLog) publish(e *Event) (Receipt, <-chan struct{}) {
 			}
 			p.receives = l.publishes
 			if space := p.node.feed.Full(); space != nil {
-				return Receipt{}, space
+				return Receipt{}, space, nil
 			}
 			l.receivers = append(l.receivers, p)
 		}
 	}
-	now := time.Now()
 	l.backlogs.sweep(now)
 	receipt := Receipt{Receivers: len(l.receivers), NewRooms: l.newRooms(e)}
 	e.Position = l.tick(now)
 	receipt.Cursor = l.head()
+	if e.Once != nil {
+		l.onces.add(e.Once, e.Position, now)
+		e.Once = nil
+	}
 	l.store(e, now)
 	l.deliver(e)
-	return receipt, nil
+	return receipt, nil, nil
 }
 
 // newRooms returns how many rooms of an event have no subscriber, and no backlog yet.

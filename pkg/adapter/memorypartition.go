@@ -3,7 +3,6 @@ package adapter
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -43,8 +42,7 @@ func (p *memoryPartition) tryPublish(ctx context.Context, e *Event) (Receipt, <-
 		return Receipt{}, nil, err
 	}
 	defer p.node.memory.mu.Unlock()
-	receipt, space := p.log.publish(e)
-	return receipt, space, nil
+	return p.log.publish(e)
 }
 
 func (p *memoryPartition) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error) {
@@ -154,11 +152,11 @@ func (p *memoryPartition) History(ctx context.Context, room rooms.Room, page Pag
 		return nil, false, err
 	}
 	defer p.node.memory.mu.Unlock()
-	end := Position{Ms: math.MaxUint64}
-	if !page.Before.IsZero() {
-		end = page.Before.At
+	if !page.UpTo.IsZero() {
+		if err := p.log.check(page.UpTo.Epoch); err != nil {
+			return nil, false, err
+		}
 	}
 	p.log.backlogs.sweep(time.Now())
-	events, more := p.log.backlogs.before(room, end, page)
-	return events, more, nil
+	return p.log.backlogs.page(room, page)
 }

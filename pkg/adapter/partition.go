@@ -17,7 +17,10 @@ type Partition interface {
 	// the node knows none yet.
 	Seen(ctx context.Context) (Cursor, error)
 
-	// Publish publishes e, which has From, Earlier, and at least one room, each once.
+	// Publish publishes e, which has From, Earlier, and at least one room, each once. If e.Once is
+	// set it checks and stores the ID in one step with the publication. If the ID is new and
+	// e.Once.Until is over it returns ErrIncomplete alone, and a receipt whose position says when that
+	// was found, by the partition's clock.
 	Publish(ctx context.Context, e Event) (Receipt, error)
 
 	Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error)

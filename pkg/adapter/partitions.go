@@ -182,29 +182,61 @@ func (ps *Partitions) Publish(ctx context.Context, e Event) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
+	c := completion{window: e.Once.window()}
+	r, err := ps.publishCopies(ctx, e, at, &c)
+	for errors.Is(err, ErrIncomplete) && c.again() {
+		r, err = ps.publishCopies(ctx, e, at, &c)
+	}
+	return r, err
+}
+
+// publishCopies publishes an event in one partition after the other.
+func (ps *Partitions) publishCopies(ctx context.Context, e Event, at []Cursor, c *completion) (Receipt, error) {
 	var all Receipt
+	var late error
 	for i, part := range ps.split(e.Target.To) {
 		if len(part) == 0 {
 			continue
 		}
-		e.Target.To = part
+		e.Target.To, e.Once = part, c.limit(i, e.Once)
 		r, err := ps.of.Partitions[i].Publish(ctx, e)
 		switch {
+		case c.lacks(i, r, err):
+			late = err // the partitions after it say whether they lack a copy as well
+			continue
 		case err != nil && len(e.Earlier) > 0:
-			return Receipt{}, fmt.Errorf("%w: published in %d partitions, then: %v", ErrUnavailable, len(e.Earlier), err)
+			return Receipt{}, incomplete(e.Earlier, err)
 		case err != nil:
 			return Receipt{}, err
 		}
+		c.published(r)
 		at[i] = r.Cursor
 		e.Earlier = append(e.Earlier, Copy{At: r.Cursor.At, To: part})
 		all = Receipt{
 			Cursor: combine(uint16(i), at), Receivers: all.Receivers + r.Receivers, NewRooms: all.NewRooms + r.NewRooms,
+			Repeated: !c.fresh,
 		}
 	}
-	if len(e.Earlier) > 1 {
+	switch {
+	case late != nil:
+		return Receipt{}, incomplete(e.Earlier, late)
+	case len(e.Earlier) == 0:
+		return Receipt{}, nil
+	case len(e.Earlier) > 1:
 		all.Copies = e.Earlier
 	}
 	return all, nil
+}
+
+// incomplete returns the error of an event of which some copies were published before one failed.
+func incomplete(published []Copy, err error) error {
+	for _, kind := range []error{ErrReused, ErrIncomplete} {
+		if errors.Is(err, kind) {
+			return fmt.Errorf("%w in %d partitions: %w", ErrUnavailable, len(published), err)
+		}
+	}
+	// Not wrapped: it may say that nothing was published.
+	return fmt.Errorf("%w: published in %d partitions, then: %v", ErrUnavailable, len(published), err)
 }
 
 // Subscribe implements [Adapter].

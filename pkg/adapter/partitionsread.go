@@ -116,23 +116,32 @@ func (ps *Partitions) Fetch(ctx context.Context, history Cursor, places []Place)
 // History implements [Adapter].
 func (ps *Partitions) History(ctx context.Context, room rooms.Room, page Page) (events []Event, more bool, err error) {
 	defer locate("history", &err)
-	head, err := ps.Head(ctx)
+	now := page.UpTo // with which the partition compares its history
+	if now.IsZero() {
+		if now, err = ps.Head(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	in, err := ps.in(ctx, now)
 	if err != nil {
 		return nil, false, err
 	}
 	i := ps.home(room)
-	if !page.Before.IsZero() {
-		if err := sameHistory(page.Before, head); err != nil {
+	for _, c := range []*Cursor{&page.Before, &page.UpTo, &page.After} {
+		if c.IsZero() {
+			continue
+		}
+		if err := sameHistory(*c, now); err != nil {
 			return nil, false, err
 		}
-		page.Before = Cursor{Epoch: page.Before.Epoch, At: page.Before.In(i)}
+		*c = Cursor{Epoch: in[i].Epoch, At: c.In(i)}
 	}
 	kept, more, err := ps.of.Partitions[i].History(ctx, room, page)
 	positions := make([]Position, len(ps.of.Partitions)) // it says nothing about other partitions
 	for _, shared := range kept {
 		e := *shared
 		positions[i] = e.Position
-		e.Cursor, e.copies = NewCursor(head.Epoch, i, positions), 0
+		e.Cursor, e.copies = NewCursor(now.Epoch, i, positions), 0
 		events = append(events, e)
 	}
 	return events, more, err

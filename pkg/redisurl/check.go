@@ -21,7 +21,7 @@ var (
 )
 
 // Check queries whether all primaries meet the requirements: Redis 6.2 or later, 7.0 in a
-// Cluster, with the maxmemory-policy noeviction. It needs only the right to run INFO.
+// Cluster, not a replica, with the maxmemory-policy noeviction. It needs only the right to run INFO.
 func (t *Target) Check(ctx context.Context) error {
 	servers, err := t.primaries(ctx)
 	if err != nil {
@@ -59,6 +59,8 @@ func (t *Target) check(ctx context.Context, o *redis.Options) error {
 	switch {
 	case hasMajor < major || hasMajor == major && hasMinor < minor:
 		return fmt.Errorf("%w: version %s, want %d.%d or later", ErrTooOld, version, major, minor)
+	case info["role"] == "slave": // the name in INFO
+		return errors.New("server is a replica, which refuses writes (READONLY)")
 	case clustered && t.form != Cluster:
 		return errors.New("server is part of a Redis Cluster: use scheme redis+cluster")
 	case policy == "":

@@ -162,3 +162,18 @@ func TestCluster(t *testing.T) {
 		t.Errorf("Check of a Cluster's node by itself: %v", err)
 	}
 }
+
+// TestReplicaIsRefused: a URL of a replica is refused immediately, and not only with the first write.
+func TestReplicaIsRefused(t *testing.T) {
+	server := redistest.Start(t)
+	if err := server.Client().Do(t.Context(), "replicaof", "127.0.0.1", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	target, err := Parse(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := target.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "READONLY") {
+		t.Errorf("Check of a replica: got %v, want READONLY", err)
+	}
+}

@@ -90,17 +90,32 @@ func TestOptionsAreTheCallers(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for url, want := range map[string]string{
-		"":                        "not a Redis URL",
-		"localhost:6379":          "not a Redis URL",
-		"redis:localhost":         "not a Redis URL",
-		"redis+cluster://h:1,i:1": "addr",
-		"http://h":                `scheme "http"`,
-		"redis+single://h":        `scheme "redis+single"`,
-		"redis+magic://h":         `scheme "redis+magic"`,
-		"redis+://h":              `unknown scheme "redis+"`,
-		"redis://h/x":             "database",
-		"redis://h?no_such=1":     "no_such",
-		"redis+sentinel://h":      "master_name",
+		"":                         "not a Redis URL",
+		"localhost:6379":           "not a Redis URL",
+		"redis:localhost":          "not a Redis URL",
+		"redis+cluster://h:1,i:1":  "addr",
+		"http://h":                 `scheme "http"`,
+		"redis+single://h":         `scheme "redis+single"`,
+		"redis+magic://h":          `scheme "redis+magic"`,
+		"redis+://h":               `unknown scheme "redis+"`,
+		"redis:/127.0.0.1:6379":    "must begin with",
+		"redis://":                 "host",
+		"redis://:6379":            "host",
+		"redis://h:abc":            "port",
+		"redis://h:0":              "port",
+		"redis://h:99999":          "port",
+		"redis://u:%zz@h":          "user or password",
+		"redis://u:a/b@h":          "user or password",
+		"redis://u:a#b@h":          "user or password",
+		"redis://h#x":              "#",
+		"redis://h/1/2":            "database",
+		"redis://h?a=%zz":          "parameters",
+		"redis://h?pool_size=x":    "pool_size",
+		"redis://h?dial_timeout=x": "dial_timeout",
+		"rediss://h?ca_file=/none": "ca_file",
+		"redis://h/x":              "database",
+		"redis://h?no_such=1":      "no_such",
+		"redis+sentinel://h":       "master_name",
 		"redis+sentinel://h?master_name=m&addr=x":            "addr",
 		"redis+sentinel://h?master_name=m&replica_only=true": "replicas",
 		"redis+cluster://h?read_only=true":                   "replicas",
@@ -114,7 +129,11 @@ func TestRefused(t *testing.T) {
 
 // An unencoded password is split at its special characters, and neither part may be shown.
 func TestErrorsShowNoPassword(t *testing.T) {
-	for _, password := range []string{"xyz%zzqqq", "xyz/qqq", "xyz#qqq", "xyz?qqq", "12#xyz", "12/xyz", "12?xyz", "xyz qqq", "xyz@qqq", "xyz[qqq", "\x7fxyz"} {
+	target, err := Parse("redis+sentinel://host:1?master_name=m&password=12&xyz=qqq")
+	if err == nil || strings.Contains(err.Error(), "xyz") || strings.Contains(err.Error(), "qqq") {
+		t.Errorf("a parameter that may be a part of the password: %v, %v", target, err)
+	}
+	for _, password := range []string{"xyz%zzqqq", "xyz:qqq", "xyz,qqq", "xyz;qqq", "xyz&qqq", "12:xyz/qqq", "xyz/qqq", "xyz#qqq", "xyz?qqq", "12#xyz", "12/xyz", "12?xyz", "xyz qqq", "xyz@qqq", "xyz[qqq", "\x7fxyz"} {
 		for _, scheme := range []string{"redis", "redis+sentinel", "redis+cluster", "nope"} {
 			target, err := Parse(scheme + "://joe:" + password + "@host:1?master_name=m")
 			said := ""

@@ -65,17 +65,12 @@ type Target struct {
 	cluster  *redis.ClusterOptions
 }
 
-var errSyntax = errors.New("redisurl: not a Redis URL (special characters in user and password must be percent-encoded)")
-
-// Parse parses a URL. Its errors do not contain the user or password.
+// Parse parses a URL. An error names the part that is wrong, and does not contain the user or
+// password.
 func Parse(raw string) (*Target, error) {
-	u, err := url.Parse(raw)
-	// Text that may be a part of a split password is never shown.
-	if err != nil || u.Host == "" || u.Fragment != "" || strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
-		return nil, errSyntax
-	}
-	if strings.Contains(u.Host, ",") {
-		return nil, errors.New("redisurl: more than one host: name further hosts with parameters like addr=host:6379")
+	u, err := parts(raw)
+	if err != nil {
+		return nil, fmt.Errorf("redisurl: %w", err)
 	}
 	t := &Target{name: u.Scheme + "://"}
 	t.files = takeFiles(u)
@@ -87,7 +82,7 @@ func Parse(raw string) (*Target, error) {
 	case "redis+cluster", "rediss+cluster":
 		t.form = Cluster
 	default:
-		return nil, fmt.Errorf("redisurl: unknown scheme %q", u.Scheme)
+		return nil, fmt.Errorf("redisurl: unknown scheme %q: must be redis or rediss, alone or with +sentinel or +cluster", u.Scheme)
 	}
 	u.Scheme, _, _ = strings.Cut(u.Scheme, "+") // in the form that go-redis knows
 	switch t.form {
@@ -112,7 +107,7 @@ func (t *Target) parseServer(u *url.URL, query url.Values) error {
 	base.RawQuery = query.Encode()
 	o, err := redis.ParseURL(base.String())
 	if err != nil {
-		return err
+		return parameter(u, err)
 	}
 	if o.TLSConfig != nil {
 		o.TLSConfig.ServerName = "" // the dialled name, rather than the URL's for all
@@ -163,7 +158,7 @@ func (t *Target) parseSentinel(u *url.URL) error {
 	o, err := redis.ParseFailoverURL(u.String())
 	switch {
 	case err != nil:
-		return err
+		return parameter(u, err)
 	case o.MasterName == "":
 		return errors.New("missing parameter master_name")
 	case o.RouteByLatency || o.RouteRandomly || o.ReplicaOnly:
@@ -202,7 +197,7 @@ func (t *Target) parseCluster(u *url.URL) error {
 	o, err := redis.ParseClusterURL(full.String())
 	switch {
 	case err != nil:
-		return err
+		return parameter(u, err)
 	case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
 		return errReplicas
 	}

@@ -86,6 +86,21 @@ func (m *Memory) Claim(ctx context.Context, pid, by string, ttl time.Duration, c
 	}
 }
 
+// Peek implements [Peeker].
+func (m *Memory) Peek(ctx context.Context, pid string) (Session, time.Duration, error) {
+	if err := context.Cause(ctx); err != nil {
+		return Session{}, 0, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	e := m.find(pid, now)
+	if e == nil {
+		return Session{}, 0, ErrNotFound
+	}
+	return e.session.clone(), e.expires.Sub(now), nil
+}
+
 func (m *Memory) peek(pid string) *Session {
 	m.mu.Lock()
 	defer m.mu.Unlock()

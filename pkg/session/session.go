@@ -59,6 +59,13 @@ type Ref struct {
 	Fence uint64
 }
 
+// A Peeker is a [Store] that can show a session without claiming it.
+type Peeker interface {
+	// Peek returns a session as it is, and the time until it expires. It returns the errors of
+	// Claim. Nothing changes.
+	Peek(ctx context.Context, pid string) (s Session, left time.Duration, err error)
+}
+
 // A Store holds the sessions of the whole cluster. Its methods are safe for concurrent use; each
 // returns when its context ends, or earlier, with the context's error wrapped. The caller
 // serializes the writes of one session. After any error other than those above, or that of check,

@@ -386,8 +386,21 @@ func (s *Socket) afterAcks(f func()) {
 
 // openGate removes one reason for the gate to be shut, passes the held deliveries, and then
 // sends the acks that waited for the gate. s.mu is held.
-func (s *Socket) openGate() {
-	s.gate.open(s.pass)
+func (s *Socket) openGate() { s.openGateAt(adapter.Cursor{}, nil) }
+
+// openGateAt is openGate, and calls answer, unless it is nil, behind the held deliveries that a
+// cursor covers, and before all others. s.mu is held.
+func (s *Socket) openGateAt(at adapter.Cursor, answer func()) {
+	s.gate.open(func(d *delivery) {
+		if answer != nil && (d.local || !at.Covers(d.ev.Position)) {
+			answer()
+			answer = nil
+		}
+		s.pass(d)
+	})
+	if answer != nil {
+		answer()
+	}
 	if s.gate.shut == 0 {
 		s.wake()
 	}

@@ -31,6 +31,7 @@ type emitter struct {
 	flags   uint8
 	local   bool
 	timeout time.Duration
+	once    *Once // nil for none
 }
 
 // Everyone begins a broadcast to the whole namespace.
@@ -197,14 +198,19 @@ func checkSize(ev *adapter.Event) error {
 	return nil
 }
 
-// publish publishes an event. The receipt is zero if it stays on this node.
+// publish publishes an event, with the broadcast's key if it has one. The receipt is zero if the event
+// stays on this node.
 func (b emitter) publish(ctx context.Context, ev adapter.Event) (r adapter.Receipt, err error) {
 	n := b.ns
 	if b.local {
 		n.deliverLocal(ev)
 		return r, nil
 	}
+	ev.Once = b.once.key(n.srv.opts.completion())
 	r, err = n.srv.adapter.Publish(ctx, ev)
+	if b.once != nil {
+		b.once.Repeated = r.Repeated
+	}
 	switch {
 	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && (errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)):
 		// It is dropped, as volatile events may be.
@@ -213,7 +219,9 @@ func (b emitter) publish(ctx context.Context, ev adapter.Event) (r adapter.Recei
 	case err != nil:
 		return r, fmt.Errorf("socketio: publish: %w", err)
 	}
-	n.srv.stats.eventsOut.Add(1)
+	if !r.Repeated {
+		n.srv.stats.eventsOut.Add(1)
+	}
 	b.notePublished(ctx, ev.Target, r)
 	return r, nil
 }

@@ -36,7 +36,7 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 		}
 		var names []string // rooms of its stays
 		for _, r := range found.Rooms {
-			if r.Name != "" && r.Kind&isReceipt == 0 {
+			if r.Name != "" && r.Kind&(isReceipt|isKept) == 0 {
 				names = append(names, r.Name)
 			}
 		}
@@ -110,6 +110,9 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	if f := was.former; f != nil && (!f.given.SameHistory(was.given) || !was.given.Includes(f.given)) {
 		was.former = nil
 	}
+	s.mu.Lock()
+	r.stale = s.kept != string(kept(claimed.Rooms))
+	s.mu.Unlock()
 	r.from = was.from(r.seen)
 	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()

@@ -51,6 +51,10 @@ func (s *Server) admit(r *ConnectRequest) {
 		refused = true
 		return
 	}
+	if err = s.accept(n); err != nil {
+		sock.client.limited(limitDynamicNamespaces, s.opts.DynamicNamespaces, "namespaces")
+		return
+	}
 	ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout)
 	defer cancel()
 	err = errGoexit

@@ -26,12 +26,21 @@ var (
 	// ErrTooLarge means that a broadcast or a command names more than [adapter.MaxRooms] rooms
 	// and sockets, or its copies exceed [adapter.MaxCopies]. Nothing has happened.
 	ErrTooLarge = adapter.ErrTooLarge
+	// ErrReused means that another event or command was published with the same [Once.ID]. If the error wraps
+	// [adapter.ErrUnavailable] as well, a part of this one was published.
+	ErrReused = adapter.ErrReused
+	// ErrIncomplete means that an event or a command was published in some partitions only, too long ago to
+	// be completed; see [Broadcast.Keyed].
+	ErrIncomplete = adapter.ErrIncomplete
 	// ErrOffset means that a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
 	// ErrTemporary means that a client cannot be connected now for a reason outside the client,
 	// such as an unreachable database. A middleware returns an error that wraps it; see
 	// [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
+	// ErrBusy means that too many joins with history run on this node, for some seconds. The caller may
+	// retry.
+	ErrBusy = errors.New("socketio: too many joins with history on this node")
 	// ErrNoAck means that the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack requested")
 	// ErrMissingArgument means that fewer arguments arrived than the values passed to [Args.Bind].

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
@@ -78,6 +79,11 @@ func (a Args) Values() ([]any, error) {
 	return vs, nil
 }
 
+// From returns the arguments from i on.
+func (a Args) From(i int) Args {
+	return Args{raw: a.raw[min(i, len(a.raw)):], attachments: a.attachments}
+}
+
 // Rest returns the arguments from i on, including binary parts, to be forwarded unchanged: each is
 // a value for Emit or Ack.
 func (a Args) Rest(i int) []any {
@@ -112,6 +118,7 @@ type Event struct {
 
 	socket *Socket
 	size   int
+	at     time.Time                               // when it was received from a client
 	ackID  string                                  // the client's; "" if it requests none
 	reply  func(data []byte, attachments [][]byte) // of another node's event; nil if it requests none
 	acked  atomic.Bool
@@ -142,6 +149,10 @@ func (e *Event) Socket() *Socket { return e.socket }
 // Size returns the number of bytes of JSON and attachments that the client sent; 0 for an event of
 // another node.
 func (e *Event) Size() int { return e.size }
+
+// Received returns when the event arrived from the client, so that a handler can tell how long it was
+// queued behind the handlers of the client's earlier events. It is zero for an event of another node.
+func (e *Event) Received() time.Time { return e.at }
 
 // HasAck reports whether the sender requests an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }

@@ -2,6 +2,7 @@ package socketio_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -95,6 +96,47 @@ func ExampleEvent_Ack() {
 	defer site.close()
 	fmt.Println(site.connect("/", nil).ask("add", 2, 3))
 	// Output: [5]
+}
+
+// A client that joins a chat room gets its latest messages, and then the later ones, without a gap or a
+// repeat.
+func ExampleEvent_AckJoin() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.On("join", func(ctx context.Context, e *socketio.Event) error {
+		var room string
+		if err := e.Bind(&room); err != nil {
+			return err
+		}
+		return e.AckJoin(ctx, socketio.Rewind{Last: 50}, room)
+	})
+
+	site := serve(srv)
+	defer site.close()
+	ctx := context.Background()
+	fmt.Println(srv.To("lobby").Emit(ctx, "chat", "hi"), srv.To("lobby").Emit(ctx, "chat", "is anybody there?"))
+	ann := site.connect("/", nil)
+	var acks []struct {
+		History map[string]struct {
+			Events []struct {
+				Event string
+				Args  []string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(ann.ask("join", "lobby")), &acks); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(acks[0].History["lobby"].Events)
+	fmt.Println(srv.To("lobby").Emit(ctx, "chat", "yes"))
+	fmt.Println(ann.hear())
+	// Output:
+	// <nil> <nil>
+	// [{chat [hi]} {chat [is anybody there?]}]
+	// <nil>
+	// ["chat","yes"]
 }
 
 // The server requests an ack from all clients. Answers are returned as they arrive, and the
@@ -209,6 +251,37 @@ func ExampleServer_OfPattern() {
 	// Output:
 	// ["status","in the oven"]
 	// refused: Invalid namespace
+}
+
+// A dynamic namespace whose name comes from a request, such as one of a webhook: it is not kept after
+// its use, and names of others are refused.
+func ExampleServer_Hold() {
+	srv, err := socketio.NewServer(socketio.Options{DynamicNamespaces: 10_000})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.OfPattern(regexp.MustCompile(`^/order/\d+$`))
+
+	site := serve(srv)
+	defer site.close()
+	guest := site.connect("/order/7", nil)
+	for _, name := range []string{"/order/7", "/order/8", "/order/pizza"} {
+		order, release, ok := srv.Hold(name)
+		if !ok {
+			fmt.Println("unknown:", name)
+			continue
+		}
+		if err := order.Emit(context.Background(), "status", "ready"); err != nil {
+			log.Print(err)
+		}
+		release()
+	}
+	fmt.Println(guest.hear())
+	fmt.Println(srv.Stats().Namespaces, "namespaces: / and /order/7")
+	// Output:
+	// unknown: /order/pizza
+	// ["status","ready"]
+	// 2 namespaces: / and /order/7
 }
 
 // A client that reconnects after a cut is the same socket, with its id, its rooms and the

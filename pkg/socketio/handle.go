@@ -17,7 +17,7 @@ import (
 // means that the client violated the protocol.
 func (s *Socket) receive(p *packet.Packet) error {
 	srv := s.client.srv
-	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID}
+	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID, at: time.Now()}
 	srv.stats.eventsIn.Add(1)
 	e.size = len(p.Data) + totalSize(p.Attachments)
 	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)

@@ -2,29 +2,13 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
-
-// A Past is an event of a room's backlog.
-type Past struct {
-	Offset string // also the argument before of History, for the events before this one
-	Event  string // the event's name
-	Args
-	At time.Time // when the event was published
-}
-
-// Size returns the event's approximate size in its backlog, in bytes.
-func (p *Past) Size() int {
-	return pastBytes + len(p.Event) + totalSize(p.raw) + totalSize(p.attachments)
-}
-
-// pastBytes is an event's size beside its name and arguments: position, publisher, time and target.
-const pastBytes = 100
 
 // HistoryBytes is the maximum size, in bytes, of the events that one call of [Namespace.History]
 // returns: 256 KiB. A single event may be larger.
@@ -47,39 +31,60 @@ const (
 //
 // The bytes that it reads are reported to the function of [adapter.OnRead].
 func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
-	var cursor adapter.Cursor
-	if before != "" {
-		if cursor, _, err = n.srv.offsets.parse(before); err != nil {
+	return n.HistoryUntil(ctx, room, "", before, limit)
+}
+
+// HistoryUntil is History for the events up to the offset until, including the one there. With
+// [Rewound].Joined, which is not the offset of an event, the pages continue what a client gets from its
+// join on, without a gap or a repeat. An empty until is the newest event.
+func (n *Namespace) HistoryUntil(ctx context.Context, room, until, before string, limit int) (past []Past, more bool, err error) {
+	page := adapter.Page{Events: limit, Bytes: HistoryBytes}
+	for _, end := range []struct {
+		offset string
+		cursor *adapter.Cursor
+	}{{until, &page.UpTo}, {before, &page.Before}} {
+		if end.offset == "" {
+			continue
+		}
+		if *end.cursor, _, err = n.srv.offsets.parse(end.offset); err != nil {
 			return nil, false, fmt.Errorf("%w: %w", ErrOffset, err)
 		}
 	}
-	bytes, entries := HistoryBytes, limit
-	for range historyReads {
-		if len(past) > 0 {
-			entries = limit - len(past)
-		}
-		asked := adapter.Page{Before: cursor, Events: entries, Bytes: bytes}
-		var events []adapter.Event
-		if events, more, err = n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), asked); err != nil {
-			return nil, false, fmt.Errorf("socketio: history: %w", err)
-		}
-		page, read := n.pastOf(events)
-		adapter.CountRead(ctx, read+pastBytes*len(events))
-		bytes -= read
-		if past = append(page, past...); len(past) > limit {
-			past, more = past[len(past)-limit:], true
-		}
-		full := len(events) < entries // more were too large in total
-		if !more || len(past) == limit || len(events) == 0 || bytes <= 0 || full && len(past) > 0 {
-			break
-		}
-		cursor, entries = events[0].Cursor, min(10*entries, historyEntries)
+	if past, more, err = n.page(ctx, room, page); err != nil {
+		return nil, false, fmt.Errorf("socketio: history: %w", err)
 	}
 	return past, more, nil
 }
 
+// page is History for a page of the adapter. Its errors are the adapter's.
+func (n *Namespace) page(ctx context.Context, room string, page adapter.Page) (past []Past, more bool, err error) {
+	limit := page.Events
+	for range historyReads {
+		if len(past) > 0 {
+			page.Events = limit - len(past)
+		}
+		var events []adapter.Event
+		events, more, err = n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), page)
+		if err != nil && !errors.Is(err, adapter.ErrTrimmed) { // with which it returns what is kept
+			return nil, false, err
+		}
+		older, read := n.pastOf(events)
+		adapter.CountRead(ctx, read+pastBytes*len(events))
+		page.Bytes -= read
+		if past = append(older, past...); len(past) > limit {
+			past, more = past[len(past)-limit:], true
+		}
+		full := len(events) < page.Events // more were too large in total
+		if !more || err != nil || len(past) == limit || len(events) == 0 || page.Bytes <= 0 || full && len(past) > 0 {
+			break
+		}
+		page.Before, page.Events = events[0].Cursor, min(10*page.Events, historyEntries)
+	}
+	return past, more, err
+}
+
 // pastOf returns the events among the entries of a backlog, and the size of all of them.
-func (n *Namespace) pastOf(entries []adapter.Event) (page []Past, bytes int) {
+func (n *Namespace) pastOf(entries []adapter.Event) (past []Past, bytes int) {
 	for i := range entries {
 		ev := &entries[i]
 		bytes += payloadSize(ev)
@@ -91,7 +96,7 @@ func (n *Namespace) pastOf(entries []adapter.Event) (page []Past, bytes int) {
 			continue // not written by a node
 		}
 		args := Args{raw, ev.Attachments}
-		page = append(page, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
+		past = append(past, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
 	}
-	return page, bytes
+	return past, bytes
 }

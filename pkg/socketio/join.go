@@ -17,7 +17,10 @@ import (
 //
 // Join returns ErrDisconnected once the socket has ended, as in OnDisconnecting and OnDisconnect.
 // In a recovered socket it waits until the replay has been sent.
-func (s *Socket) Join(ctx context.Context, names ...string) error {
+func (s *Socket) Join(ctx context.Context, names ...string) error { return s.join(ctx, names, nil) }
+
+// join is Join, with a rewind or nil.
+func (s *Socket) join(ctx context.Context, names []string, back *rewinding) error {
 	if err := checkRooms(names); err != nil {
 		return err
 	}
@@ -33,7 +36,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 		return ErrDisconnected
 	}
 	news := s.missing(names)
-	if len(news) == 0 {
+	if len(news) == 0 && back == nil {
 		s.mu.Unlock()
 		return nil
 	}
@@ -49,7 +52,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	s.observe(at)
 	s.enter(news)
 	s.mu.Unlock()
-	return s.settle(ctx, news, nil)
+	return s.settle(ctx, news, nil, back)
 }
 
 // tooMany reports whether the socket cannot join more rooms. If it can, their cost is reserved, and
@@ -95,8 +98,8 @@ func (s *Socket) enter(names []string) {
 }
 
 // settle completes a join and reports it to OnRoom. The caller holds the right to change.
-func (s *Socket) settle(ctx context.Context, names []string, by *place) error {
-	if err := s.complete(ctx, names, by); err != nil {
+func (s *Socket) settle(ctx context.Context, names []string, by *place, back *rewinding) error {
+	if err := s.complete(ctx, names, by, back); err != nil {
 		return fmt.Errorf("socketio: join: %w", err)
 	}
 	if len(names) > 0 {
@@ -108,14 +111,17 @@ func (s *Socket) settle(ctx context.Context, names []string, by *place) error {
 // complete turns a join that has begun into a membership: the node subscribes to the rooms, the
 // session names them, and then the gate opens. A join by command begins at the command's position,
 // which has passed. So the rooms' events since then are read and inserted among the held ones, also
-// without recovery, because other nodes may publish as soon as the command has its position. The
-// caller holds the right to change.
-func (s *Socket) complete(ctx context.Context, names []string, by *place) error {
+// without recovery, because other nodes may publish as soon as the command has its position. A join
+// with a rewind reads the events up to its position, and answers before the gate opens. The caller
+// holds the right to change.
+func (s *Socket) complete(ctx context.Context, names []string, by *place, back *rewinding) error {
 	list := inNamed(s.nsName, names)
 	var at adapter.Cursor
 	var err error
 	if len(list) > 0 {
 		at, err = s.ns.srv.adapter.Subscribe(ctx, list...)
+	} else if back != nil {
+		at, err = s.ns.srv.adapter.Head(ctx)
 	}
 	var subscribed []string // and not yet by the socket, which unsubscribes its rooms when it ends
 	if err == nil {
@@ -128,7 +134,10 @@ func (s *Socket) complete(ctx context.Context, names []string, by *place) error 
 			missed, err = s.since(ctx, names, by)
 		}
 	}
-	if err == nil {
+	if err == nil && back != nil {
+		err = back.read(ctx, at)
+	}
+	if err == nil && (len(names) > 0 || by != nil) { // otherwise there is nothing to store
 		s.mu.Lock()
 		if by != nil {
 			for p, later := range missed.had {
@@ -177,7 +186,10 @@ func (s *Socket) complete(ctx context.Context, names []string, by *place) error 
 			}
 		}
 	}
-	if err == nil || by == nil {
+	switch {
+	case err == nil && back != nil:
+		s.openGateAt(at, back.answer)
+	case err == nil || by == nil:
 		s.openGate()
 	} // otherwise the socket is cut, and an event after the command would hide it from a recovery
 	s.mu.Unlock()
@@ -218,5 +230,5 @@ func (s *Socket) joinByCommand(d *delivery) {
 	if !p.before.SameHistory(p.cursor) {
 		p.before = p.cursor
 	}
-	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, p.marker.release)
+	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p, nil) }, p.marker.release)
 }

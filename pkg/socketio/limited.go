@@ -21,6 +21,8 @@ const (
 	limitReplayBudget       = "replay_budget"
 	limitHeldBudget         = "held_budget"
 	limitReadProgress       = "read_progress"
+	limitDynamicNamespaces  = "dynamic_namespaces"
+	limitRewinds            = "concurrent_rewinds"
 
 	// Counted by the engine.
 	limitSendQueue   = "send_queue"
@@ -35,7 +37,8 @@ type connLimits struct {
 }
 
 func (l *connLimits) init() {
-	l.counts = zeros(limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitHeldBudget, limitReadProgress)
+	l.counts = zeros(limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitHeldBudget, limitReadProgress, limitDynamicNamespaces,
+		limitRewinds)
 	l.logs = map[string]*logLimit{limitSendQueue: {}, limitQueueBudget: {}}
 	for limit := range l.counts {
 		l.logs[limit] = new(logLimit)

@@ -102,6 +102,9 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 			}
 			continue
 		}
+		if s.Kind&isKept != 0 {
+			continue
+		}
 		join, err := adapter.ParseCursor(s.Join)
 		if err != nil {
 			return m, r, err

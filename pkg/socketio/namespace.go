@@ -26,7 +26,9 @@ type Namespace struct {
 	announced chan struct{} // closed when the OnNamespace functions have returned; nil for none
 	guarded   bool          // none of them panicked; valid once announced is closed
 
-	clients int // sockets in it or entering it; guarded by srv.mu
+	// Guarded by srv.mu.
+	clients int  // sockets in it or entering it
+	dynamic bool // counts in Options.DynamicNamespaces
 
 	registrations
 

@@ -3,9 +3,11 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Of returns the namespace with a name, and creates it if needed. A missing leading slash is added.
@@ -23,14 +25,7 @@ func (s *Server) Of(name string) *Namespace {
 	if i := strings.IndexAny(name, ",?"); i >= 0 {
 		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
 	}
-	return s.open(name, 0, func() *Parent {
-		for _, p := range s.parents {
-			if p.pattern != nil && p.pattern.MatchString(name) {
-				return p
-			}
-		}
-		return nil
-	})
+	return s.open(name, 0, func() *Parent { return s.matching(name) })
 }
 
 // OfPattern accepts every namespace whose name, with its leading slash, the pattern matches. Of
@@ -173,5 +168,58 @@ func (s *Server) exit(n *Namespace) {
 	n.clients--
 	if n.clients == 0 && n.parent != nil && !n.pinned && !s.opts.KeepEmptyNamespaces && s.namespaces[n.name] == n {
 		delete(s.namespaces, n.name)
+		if n.dynamic {
+			s.dynamic--
+		}
 	}
+}
+
+var errNamespaces = errors.New("socketio: too many dynamic namespaces")
+
+// accept counts a namespace whose middlewares have accepted a client. Before that, clients that are
+// not allowed to enter any could use up the limit.
+func (s *Server) accept(n *Namespace) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case n.parent == nil || n.pinned || n.dynamic:
+	case s.opts.DynamicNamespaces > 0 && s.dynamic >= s.opts.DynamicNamespaces:
+		return errNamespaces
+	default:
+		n.dynamic = true
+		s.dynamic++
+	}
+	return nil
+}
+
+// Hold returns the namespace with a name, and keeps it until release is called: one that exists, or
+// a child of the first pattern of OfPattern that matches the name. Otherwise ok is false. Unlike Of
+// it leaves nothing behind, so names may come from requests. Calling release again has no effect.
+func (s *Server) Hold(name string) (n *Namespace, release func(), ok bool) {
+	if !strings.HasPrefix(name, "/") || len(name) > maxNamespaceName || strings.ContainsAny(name, ",?") {
+		return nil, nil, false
+	}
+	s.mu.Lock()
+	n, p := s.namespaces[name], s.matching(name)
+	if n != nil {
+		n.clients++
+	}
+	s.mu.Unlock()
+	if n == nil && p == nil {
+		return nil, nil, false
+	}
+	if n == nil {
+		n = s.open(name, 1, func() *Parent { return p })
+	}
+	return n, sync.OnceFunc(func() { s.exit(n) }), true
+}
+
+// matching returns the first parent whose pattern matches a name, or nil. s.mu is held.
+func (s *Server) matching(name string) *Parent {
+	for _, p := range s.parents {
+		if p.pattern != nil && p.pattern.MatchString(name) {
+			return p
+		}
+	}
+	return nil
 }

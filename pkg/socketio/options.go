@@ -143,6 +143,12 @@ type Options struct {
 	// KeepEmptyNamespaces keeps a dynamic namespace when its last socket leaves.
 	KeepEmptyNamespaces bool
 
+	// DynamicNamespaces bounds the dynamic namespaces of this server that clients have created and
+	// whose middlewares have accepted a client: no limit by default. It does not count namespaces of
+	// Of. Beyond it a client that would be the first in a namespace gets no answer and its connection
+	// is closed, so that it retries, on another server if there is one.
+	DynamicNamespaces int
+
 	// Client holds the files of the JavaScript client, which are served beside the
 	// connections: socket.io.js, socket.io.min.js, socket.io.msgpack.min.js and
 	// socket.io.esm.min.js, and the .map of each. By default none is served.

@@ -44,6 +44,7 @@ type recovery struct {
 	limit    RecoveryLimit  // of its reads; nil means no limit
 	patience time.Duration  // how much longer it may wait for that limit
 	back     time.Duration  // the part of the session's debt that will be given back
+	stale    bool           // the stored session has other bytes of Keep than the socket
 	moved    atomic.Int64   // when its client has taken a part of its replay, in nanoseconds
 }
 
@@ -154,6 +155,9 @@ func (r *recovery) joinRequested(ctx context.Context) error {
 	news := s.missing(r.request.rooms)
 	if len(news) == 0 {
 		s.mu.Unlock()
+		if r.stale {
+			return s.save(ctx)
+		}
 		return nil
 	}
 	if err := s.tooManyStays(len(news)); err != nil {
@@ -162,7 +166,7 @@ func (r *recovery) joinRequested(ctx context.Context) error {
 	}
 	s.enter(news)
 	s.mu.Unlock()
-	return s.complete(ctx, news, nil)
+	return s.complete(ctx, news, nil, nil)
 }
 
 // answer tells the client that it is recovered. It also sends the urgent held deliveries, which

@@ -16,7 +16,7 @@ import (
 // [Namespace.Use].
 //
 // Its methods are safe for concurrent use. When the middlewares have returned, or the client has
-// disconnected, decisions are final: SetUser, SetValue and KeepRooms have no effect, and Join,
+// disconnected, decisions are final: SetUser, SetValue, Keep and KeepRooms have no effect, and Join,
 // SetData and Emit return ErrDisconnected. Use the [Socket] that OnConnect gets.
 type ConnectRequest struct {
 	socket *Socket

@@ -22,13 +22,14 @@ type testKey struct{}
 func decide(r *ConnectRequest, name string) map[string]error {
 	r.SetUser(name)
 	r.SetValue(testKey{}, name)
+	r.Keep([]byte(name))
 	r.KeepRooms(func(string) bool { return false })
 	return map[string]error{"Join": r.Join(name), "SetData": r.SetData(name), "Emit": r.Emit(name)}
 }
 
-// Every method of a request that returns an error is a decision, except Auth.
+// Every method of a request that returns an error is a decision, except those that read.
 func TestMethodsThatDecide(t *testing.T) {
-	known := []string{"Auth", "Emit", "Join", "SetData"}
+	known := []string{"Auth", "Former", "Emit", "Join", "SetData"}
 	typ := reflect.TypeFor[*ConnectRequest]()
 	for i := range typ.NumMethod() {
 		m := typ.Method(i)
@@ -83,6 +84,11 @@ func TestDecisions(t *testing.T) {
 	if s.User() != "early" || s.Value(testKey{}) != "early" || data != "early" || !slices.Equal(s.Rooms(), []string{"early"}) {
 		t.Errorf("user %q, value %v, data %q, rooms %q", s.User(), s.Value(testKey{}), data, s.Rooms())
 	}
+	s.mu.Lock()
+	if s.kept != "early" {
+		t.Errorf("kept %q, want early", s.kept)
+	}
+	s.mu.Unlock()
 	if request.ID() != w.sid {
 		t.Errorf("the request has the id %q, the socket %q, want %q", request.ID(), w.sid, w.sid)
 	}

@@ -44,11 +44,12 @@ type Server struct {
 	replays    replays // the bytes that recoveries hold
 	held       heldBudget
 
-	memberships atomic.Int64 // cost of the memberships of all sockets, and of further sockets of a connection
-	placed      atomic.Int64 // number of sockets in the index
-	turns       turns        // of sockets that enter or leave many rooms
-	writes      turns        // of those that write their sessions
-	queries     queries      // this node's open queries
+	memberships atomic.Int64  // cost of the memberships of all sockets, and of further sockets of a connection
+	placed      atomic.Int64  // number of sockets in the index
+	turns       turns         // of sockets that enter or leave many rooms
+	writes      turns         // of those that write their sessions
+	rewinds     chan struct{} // holds a token for each join with history
+	queries     queries       // this node's open queries
 	stats       counters
 	fullLogs    logLimit // of full mailboxes
 	pauseLogs   logLimit // of connections that were closed because of a pause
@@ -64,6 +65,7 @@ type Server struct {
 	mu         sync.Mutex
 	namespaces map[string]*Namespace
 	parents    []*Parent
+	dynamic    int // of namespaces, those with dynamic set
 	onNew      []func(*Namespace)
 	clients    map[string]*client // with an open connection, by its id
 	closing    bool
@@ -86,6 +88,7 @@ func NewServer(o Options) (*Server, error) {
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
 		turns:      newTurns(),
 		writes:     newTurns(),
+		rewinds:    make(chan struct{}, concurrentRewinds),
 		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay, patience: readPatience},
 	}
 	s.held.most = int64(o.Engine.QueueBudget) / heldPart

@@ -59,5 +59,8 @@ func (s *Socket) snapshot() session.Session {
 		}
 		snapshot.Rooms = append(snapshot.Rooms, s.receipt.save())
 	}
+	if s.kept != "" {
+		snapshot.Rooms = append(snapshot.Rooms, saveKept(s.kept, s.rooms.born.Epoch))
+	}
 	return snapshot
 }

@@ -32,6 +32,7 @@ type Socket struct {
 	fence     uint64
 	user      string
 	data      json.RawMessage
+	kept      string  // of ConnectRequest.Keep
 	values    []keyed // of this node only
 	rooms     memberships
 	catchUp   *catchUp // of the last recovery; nil once the client has received it

@@ -68,6 +68,7 @@ type apiReply struct {
 	Members       []member
 	Events        []apiEvent
 	More          bool
+	Next          string
 }
 
 type apiResult struct {

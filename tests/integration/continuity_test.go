@@ -33,9 +33,9 @@ func chaos(t *testing.T) time.Duration {
 // gets every number once and in order, whatever the faults. Recovery is refused only
 // after a fault that destroys history.
 func TestContinuity(t *testing.T) {
-	f := &fleet{t: t, cluster: startCluster(t, 3, authenticated)}
+	f := &fleet{t: t, cluster: startCluster(t, 3, authenticated, withAPI)}
 	events := int(chaos(t)/time.Second) * 100 // publishing fails much of the time
-	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}, chaos(t), f.faultKinds(), func() bool {
+	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000, keyed: 100 * time.Millisecond}, chaos(t), f.faultKinds(), func() bool {
 		r := f.reconnects()
 		return r.afterKill >= 50 && r.afterExpiry >= 50 && f.ledger.acknowledged() >= events
 	})
@@ -52,8 +52,12 @@ func TestContinuity(t *testing.T) {
 	}
 }
 
-// A crowd is the number of participants, and their events per second.
-type crowd struct{ rooms, clients, stock, publishers, rate int }
+// A crowd is the number of participants, their events per second, and the pause of keyed senders between
+// two events.
+type crowd struct {
+	rooms, clients, stock, publishers, rate int
+	keyed                                   time.Duration
+}
 
 // endure has a crowd publish and roam for some time, and on a slow machine until enough
 // has happened, while faults strike at random, and checks the events of all clients.
@@ -67,7 +71,12 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind, enoug
 	defer cancel()
 
 	in := func(i int) []string {
-		return []string{fmt.Sprint("room ", i%c.rooms), fmt.Sprint("room ", (i*7+1)%c.rooms)}
+		list := []string{fmt.Sprint("room ", i%c.rooms), fmt.Sprint("room ", (i*7+1)%c.rooms)}
+		if i < 4*keyedSenders { // enough to notice, and little to deliver
+			pair := keyedRooms(i % keyedSenders)
+			list = append(list, pair[:]...)
+		}
+		return list
 	}
 	for i := range c.clients {
 		f.roam(ctx, fmt.Sprint("client ", i), 5*time.Second, in(i)...)
@@ -88,12 +97,14 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind, enoug
 		}
 		f.publish(over, p)
 	}
+	f.publishKeyed(over, d, front.URL, c.keyed)
 	f.strikeAtRandom(duration, kinds, enough)
 	stop()
 	for _, n := range f.nodes {
 		n.awaitReady()
 	}
 	f.settle()
+	f.logKeyed()
 }
 
 // strikeAtRandom lets every one of the faults strike, in random order and again and

@@ -25,6 +25,7 @@ type fleet struct {
 	publishers []*publisher
 	clients    sync.WaitGroup
 	sending    sync.WaitGroup
+	keyed      keyedCounts
 
 	mu     sync.Mutex
 	faults []fault

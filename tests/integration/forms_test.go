@@ -21,9 +21,9 @@ func startOver(t *testing.T, url string, nodes int, variables ...string) *cluste
 // formCrowd is the crowd of the tests of Redis' other forms.
 func formCrowd() crowd {
 	if os.Getenv("REJOIN_TEST_CHAOS") != "" {
-		return crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}
+		return crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000, keyed: 100 * time.Millisecond}
 	}
-	return crowd{rooms: 30, clients: 60, stock: 6, publishers: 15, rate: 300}
+	return crowd{rooms: 30, clients: 60, stock: 6, publishers: 15, rate: 300, keyed: 30 * time.Millisecond}
 }
 
 // formTime is how long they last, beyond every fault's striking once.
@@ -48,7 +48,7 @@ func parallelIfShort(t *testing.T) {
 func TestContinuityOverSentinels(t *testing.T) {
 	parallelIfShort(t)
 	s := redistest.StartSentinels(t)
-	f := &fleet{t: t, cluster: startOver(t, s.URL(), 3, authenticated)}
+	f := &fleet{t: t, cluster: startOver(t, s.URL(), 3, authenticated, withAPI)}
 	f.endure(formCrowd(), formTime(t), f.sentinelFaults(s), f.moved)
 	f.checkForm()
 }
@@ -84,7 +84,7 @@ func (f *fleet) sentinelFaults(s *redistest.Sentinels) []faultKind {
 func TestContinuityOverCluster(t *testing.T) {
 	parallelIfShort(t)
 	c := redistest.StartCluster(t)
-	f := &fleet{t: t, cluster: startOver(t, c.URL(), 3, authenticated)}
+	f := &fleet{t: t, cluster: startOver(t, c.URL(), 3, authenticated, withAPI)}
 	f.endure(formCrowd(), formTime(t), f.shardFaults(c), f.moved)
 	f.checkForm()
 }

@@ -203,6 +203,7 @@ type report struct {
 	Event  string
 	Args   []json.RawMessage
 	Asked  bool // the event wanted an acknowledgement, and got its arguments back
+	Unsure bool // of a rewound join: an earlier one may have taken effect
 }
 
 // A state is the client's own state.

@@ -17,10 +17,10 @@ import (
 // an exact number of them.
 type relay struct {
 	t        *testing.T
-	target   string
 	listener net.Listener
 
 	mu      sync.Mutex
+	target  string                // of new connections
 	refuse  bool                  // new connections are closed immediately
 	unheard bool                  // connections that subscribe are cut
 	frames  int                   // the next connection is cut after so many server frames; -1: never
@@ -84,7 +84,7 @@ func (r *relay) accept() {
 
 func (r *relay) serve(client *net.TCPConn) {
 	r.mu.Lock()
-	refuse, frames, cuts := r.refuse, r.frames, r.cuts
+	refuse, frames, cuts, target := r.refuse, r.frames, r.cuts, r.target
 	if !refuse {
 		r.frames = -1
 	}
@@ -93,7 +93,7 @@ func (r *relay) serve(client *net.TCPConn) {
 		abort(client)
 		return
 	}
-	server, err := net.Dial("tcp", r.target)
+	server, err := net.Dial("tcp", target)
 	if err != nil {
 		abort(client)
 		return
@@ -281,6 +281,9 @@ func (r *relay) deafenSubscribers() {
 }
 
 func (r *relay) up() { r.set(func() { r.refuse = false }) }
+
+// move leads new connections to another address.
+func (r *relay) move(target string) { r.set(func() { r.target = target }) }
 
 // cutNext cuts the next connection, a WebSocket, after so many frames from the
 // node.

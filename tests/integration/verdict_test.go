@@ -57,6 +57,47 @@ func TestWitness(t *testing.T) {
 	}
 }
 
+// TestWitnessOfAPair: an event for two partitions that was completed around the join may come after those
+// that follow it, and no other one.
+func TestWitnessOfAPair(t *testing.T) {
+	for name, test := range map[string]struct {
+		hears []int
+		want  string
+	}{
+		"in order":        {[]int{5, 6}, ""},
+		"completed":       {[]int{6, 5}, ""},
+		"a batch":         {[]int{8, 5, 6, 7}, ""},
+		"a batch twice":   {[]int{8, 5, 6, 6}, "REPEAT"},
+		"repeated":        {[]int{6, 5, 5}, "REPEAT"},
+		"repeated later":  {[]int{5, 6, 5}, "REPEAT"},
+		"before the join": {[]int{5, 4, 6}, "REPEAT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l ledger
+			w := newWitness("w", &l, pairs)
+			w.connected(false, "a")
+			for i := range 9 {
+				if i == 5 {
+					w.joining()
+				}
+				l.start(pairs, "p")
+				l.ack(pairs, "p")
+			}
+			w.hasJoined()
+			for _, n := range test.hears {
+				w.hears("p", pairs, n, "offset")
+			}
+			got := ""
+			if err := w.verdict(); err != nil {
+				got = err.Error()
+			}
+			if (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 // TestRefusalsNeedACause: a session that may be older than a loss of history may be
 // refused, although its client got it only afterwards. A later one must not.
 func TestRefusalsNeedACause(t *testing.T) {

@@ -48,7 +48,7 @@ export class Conversation {
       this.#byOffset.add(offset);
       item.dataset.offset = offset;
       item.querySelector(".offset").textContent = brief(offset);
-      item.querySelector(".offset").title = `offset ${offset}`;
+      item.querySelector(".offset").title = `place in the order: ${offset}`;
     }
     this.#place(item, offset);
     return !known;
@@ -111,9 +111,9 @@ export class Conversation {
     const item = element("li",
       { "data-testid": "message", "data-id": id, "data-own": own, "data-from": `${own ? "own" : ""} ${from}` },
       element("span", { class: "avatar", "aria-hidden": "true" }, [...from][0] ?? "?"),
-      element("b", { class: "from" }, from, own ? element("span", { class: "you" }, " (you)") : ""),
+      element("b", { class: "from", dir: "auto" }, from, own ? element("span", { class: "you" }, " (you)") : ""),
       element("time", { datetime: when.toISOString() }, when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })),
-      element("p", { class: "text", "data-testid": "message-text" }, text),
+      element("p", { class: "text", dir: "auto", "data-testid": "message-text" }, text),
       element("code", { class: "offset" }));
     item.style.setProperty("--hue", hue(from));
     if (id) this.#byID.set(id, item);
@@ -122,7 +122,7 @@ export class Conversation {
 
   #notice(event, body) {
     return element("li", { class: "notice", "data-testid": "notice" },
-      element("span", {}, NOTICES[event](body)), element("code", { class: "offset" }));
+      element("span", { dir: "auto" }, NOTICES[event](body)), element("code", { class: "offset" }));
   }
 }
 

@@ -16,7 +16,7 @@ export class Log {
       { "data-testid": "event", "data-event": event, "data-offset": offset, "data-missed": missed, "data-sent": sent },
       element("span", { class: "way", title: sent ? "sent" : "received" }, sent ? "\u2191" : "\u2193"),
       element("b", {}, event),
-      element("code", { class: "offset", title: offset ? `offset ${offset}` : "no offset" }, offset ? brief(offset) : "none"),
+      element("code", { class: "offset", title: offset ? `place in the order: ${offset}` : "not stored" }, offset ? brief(offset) : ""),
       element("span", { class: "args" }, args.map((a) => JSON.stringify(a)).join(", ").slice(0, 300))));
     while (this.#list.children.length > KEPT) this.#list.firstChild.remove();
     if (following) this.#list.scrollTop = this.#list.scrollHeight;

@@ -6,7 +6,7 @@ import { Conversation } from "./conversation.js";
 import { element } from "./element.js";
 import { Log } from "./log.js";
 import { control, showOutcome, showState } from "./panel.js";
-import { editNickname, isOwn, knows, meet, nameOf, newMessageID, nickname, showMembers } from "./people.js";
+import { editNickname, hasLeft, isOwn, knows, meet, nameOf, newMessageID, nickname, showMembers } from "./people.js";
 import { ask, onToken, token, wanted } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
@@ -63,7 +63,7 @@ function render() {
   const place = (c) => element("li", {}, element("button",
     { "data-testid": c.kind, "data-room": c.kind === "room" && c.key, "data-id": c.kind === "direct" && c.key,
       "aria-current": c === current && "true", onclick: () => show(c) },
-    element("span", {}, title(c)),
+    element("span", { dir: "auto" }, title(c)),
     c.unread ? element("span", { class: "badge", "aria-label": `${c.unread} unread` }, String(c.unread)) : ""));
   const all = [...conversations.values()];
   const directs = all.filter((c) => c.kind === "direct");
@@ -87,10 +87,18 @@ function render() {
 const atEnd = () => $("scroll").scrollHeight - $("scroll").scrollTop - $("scroll").clientHeight < 80;
 const toEnd = () => { $("scroll").scrollTop = $("scroll").scrollHeight; };
 
+// Shows what was missed: its beginning, if not all of it fits above the end.
+function toMissed() {
+  const first = current.list.querySelector("[data-missed]");
+  if (!first) return;
+  toEnd();
+  if (first.getBoundingClientRect().top < $("scroll").getBoundingClientRect().top) first.scrollIntoView({ block: "start" });
+}
+
 // The connection
 
 function changed(state, reason, code) {
-  if (code) ask(`The node says: ${reason}.`);
+  if (code) ask(`The server says: ${reason}.`);
   if (state !== "connected") for (const c of conversations.values()) c.forgetMissed();
   showState(connection, reason, code);
 }
@@ -111,6 +119,7 @@ async function ready(result) {
     }
   }
   showOutcome(result);
+  toMissed();
   await Promise.all([...conversations.values()].map(async (c) => {
     if (c.kind === "room" && !c.joined) await join(c);
     await flush(c);
@@ -132,6 +141,7 @@ function received(e) {
   if (e.event === "joined") connection.request("private", body.sid, "here", { nick: nickname, sid: connection.id });
   const talk = e.event === "chat" || e.event === "direct";
   if (talk && (c !== current || document.hidden)) c.unread++;
+  if (e.event === "left") hasLeft(body.room, body.sid);
   if (!talk) loadMembers();
   render();
   if (c === current && follow) toEnd();
@@ -153,11 +163,14 @@ function wellFormed(event, body) {
 
 // Rooms
 
+// Joins with the latest messages: later ones come as events, without a gap and a repeat.
 async function join(c) {
-  const answer = await connection.request("join", c.key);
+  let answer = await connection.request("join", c.key, { rewind: PAGE });
+  if (answer.code === "forbidden") answer = await connection.request("join", c.key); // history may be
   if (!answer.ok) return complain(`Cannot join ${c.key}: ${answer.message}.`);
   c.joined = true;
-  await load(c);
+  if (answer.history) showPage(c, answer.history[c.key]);
+  else await load(c);
   await announce(c, "joined");
 }
 
@@ -189,9 +202,14 @@ async function load(c, before) {
   const oldest = before || !c.oldest;
   const answer = await connection.request("history", c.key, before ? { limit: PAGE, before } : { limit: PAGE });
   if (!answer.ok) return complain(`No history of ${c.key}: ${answer.message}.`);
-  if (oldest) c.more = answer.more;
+  showPage(c, answer, before, oldest);
+  return true;
+}
+
+function showPage(c, { events, more }, before, oldest = !c.oldest) {
+  if (oldest) c.more = more;
   const height = $("scroll").scrollHeight;
-  for (const { event, offset, args: [body] } of answer.events) {
+  for (const { event, offset, args: [body] } of events) {
     if (!wellFormed(event, body) || body.room !== c.key) continue;
     if (body.nick && !knows(body.sid)) meet(body.sid, body.nick);
     c.add({ event, body, offset });
@@ -199,7 +217,6 @@ async function load(c, before) {
   render();
   if (c === current && before) $("scroll").scrollTop += $("scroll").scrollHeight - height;
   else if (c === current) toEnd();
-  return true;
 }
 
 async function loadMembers() {
@@ -208,7 +225,7 @@ async function loadMembers() {
   const answer = await connection.request("members", room.key);
   if (!answer.ok || room !== current) return;
   $("member-count").textContent = answer.members.length + (answer.partial ? " or more" : "");
-  showMembers($("members"), answer.members, connection.id, (id) => show(conversation("direct", id)));
+  showMembers($("members"), room.key, answer, connection.id, (id) => show(conversation("direct", id)));
 }
 
 // Messages

@@ -10,14 +10,14 @@ export function control(connection) {
     button.addEventListener("click", () => {
       const seconds = Number(button.dataset.cut);
       connection.cut(seconds);
-      say("cut", `Connection cut for ${seconds} s. Messages sent meanwhile arrive after that.`);
+      say("cut", `Cut for ${seconds} s. What others write meanwhile arrives after that.`);
       $("banner").style.setProperty("--seconds", `${seconds}s`);
     });
   }
   $("offline").addEventListener("click", () => {
     if (["offline", "closed"].includes(connection.state)) return connection.open();
     connection.cut();
-    say("offline", "Offline until you reconnect. Messages sent meanwhile arrive then.");
+    say("offline", "Offline until you reconnect. What others write meanwhile arrives then.");
   });
 }
 
@@ -33,16 +33,15 @@ export function showState(connection, reason, code) {
   $("offline").disabled = !away && state !== "connected" && state !== "cut";
   $("offline").setAttribute("aria-pressed", away);
   $("offline").textContent = away ? "Reconnect" : "Go offline";
-  if (state === "closed") say("closed", code ? `Connection refused: ${reason}.` : `The node closed the connection: ${reason}.`);
-  if (state === "reconnecting" && reason) say("reconnecting", `Connection lost (${reason}). Reconnecting.`);
+  if (state === "closed") say("closed", code ? `Connection refused: ${reason}.` : "The server closed the connection.");
+  if (state === "reconnecting" && reason) say("reconnecting", "Connection lost. Reconnecting.");
 }
 
 export function showOutcome({ outcome, missed, ordered }) {
-  const events = missed === 1 ? "1 missed event" : `${missed} missed events`;
   if (outcome === "new") $("banner").hidden = true;
-  else if (outcome === "lost") say("lost", "Could not be recovered: new session. Rooms joined again, history loaded anew.");
-  else if (!ordered) say("disordered", `Recovered: ${events}, but not in order. This is a bug of the node.`, missed);
-  else say("recovered", missed ? `Recovered: ${events}, in order.` : "Recovered: nothing was missed.", missed);
+  else if (outcome === "lost") say("lost", "Too much was missed to catch up. The newest messages were loaded.");
+  else if (!ordered) say("disordered", `Recovered: ${missed} missed, but not in order. This is an error of the server.`, missed);
+  else say("recovered", missed ? `Recovered: ${missed} missed, in order.` : "Recovered: nothing was missed.", missed);
 }
 
 function say(outcome, text, missed = "") {
@@ -51,4 +50,8 @@ function say(outcome, text, missed = "") {
   banner.dataset.outcome = outcome;
   banner.dataset.missed = missed;
   banner.textContent = text;
+  for (const fading of banner.getAnimations()) { // begin anew
+    fading.cancel();
+    fading.play();
+  }
 }

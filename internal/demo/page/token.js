@@ -18,13 +18,18 @@ export const token = () => sessionStorage.token ?? "";
 export function ask(why) {
   $("token-form").hidden = !why;
   $("token-why").textContent = why;
+  $("token-cancel").hidden = true;
   if (why) $("token-input").focus();
 }
 
 // Ties the form to use(token), which says what is wrong with it, if anything.
 export function onToken(use) {
   $("token-renew").hidden = !wanted;
-  $("token-renew").addEventListener("click", () => ask("The new token replaces the current one, without a new connection."));
+  $("token-renew").addEventListener("click", () => {
+    ask("The new token replaces the current one, without a new connection.");
+    $("token-cancel").hidden = false;
+  });
+  $("token-cancel").addEventListener("click", () => ask(""));
   $("token-form").addEventListener("submit", async (e) => {
     e.preventDefault();
     const before = token();

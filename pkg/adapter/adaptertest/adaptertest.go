@@ -76,6 +76,11 @@ var rules = []struct {
 	{"ReceiversAreCounted", receiversAreCounted, false},
 	{"NewRoomsAreCounted", newRoomsAreCounted, false},
 
+	{"AOnceIDIsPublishedOnce", aOnceIDIsPublishedOnce, false},
+	{"AOnceIDIsOfOneEvent", aOnceIDIsOfOneEvent, false},
+	{"ARefusedEventKeepsNoOnceID", aRefusedEventKeepsNoOnceID, false},
+	{"AOnceIDEndsWithItsHistory", aOnceIDEndsWithItsHistory, true},
+
 	{"JoinPositionsSeparateEarlierFromLaterEvents", joinPositionsSeparateEarlierFromLaterEvents, false},
 	{"NothingIsMissedAfterSubscribe", nothingIsMissedAfterSubscribe, false},
 	{"SubscriptionsCount", subscriptionsCount, true},
@@ -102,6 +107,10 @@ var rules = []struct {
 	{"FetchReportsMissingEvents", fetchReportsMissingEvents, false},
 	{"HistoryPages", historyPages, false},
 	{"HistoryPagesInBytes", historyPagesInBytes, false},
+	{"HistoryPagesUpToAPosition", historyPagesUpToAPosition, false},
+	{"HistoryPagesAfterAPosition", historyPagesAfterAPosition, false},
+	{"HistoryPagesTogether", historyPagesTogether, false},
+	{"HistoryAndFeedMeet", historyAndFeedMeet, false},
 	{"ReplayAndFeedMeet", replayAndFeedMeet, true},
 
 	{"MessagesArrive", messagesArrive, false},

@@ -167,6 +167,12 @@ func mutants() map[string]mutant {
 			return joined, err
 		}
 	}
+	endlessPages := func(n *mutantNode) {
+		n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+			page.UpTo = adapter.Cursor{}
+			return n.Adapter.History(ctx, r, page)
+		}
+	}
 	nothingTrimmed := func(n *mutantNode) {
 		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 			return func(yield func(adapter.Event, error) bool) {
@@ -270,6 +276,77 @@ func mutants() map[string]mutant {
 			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
 				r, err := n.Adapter.Publish(ctx, e)
 				r.NewRooms = 0
+				return r, err
+			}
+		}},
+
+		"once ids are ignored": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				e.Once = nil
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"once ids of one node": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once != nil {
+					once := *e.Once
+					once.ID[15] = n.Node()[0]
+					e.Once = &once
+				}
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"a repeated event is at the newest position": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				r, err := n.Adapter.Publish(ctx, e)
+				if r.Repeated {
+					r.Cursor.At.Ms++
+				}
+				return r, err
+			}
+		}},
+		"repeated events are not told apart": {"AOnceIDIsPublishedOnce", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				r, err := n.Adapter.Publish(ctx, e)
+				r.Repeated = false
+				return r, err
+			}
+		}},
+		"contents are not compared": {"AOnceIDIsOfOneEvent", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once != nil {
+					e.Once = &adapter.Once{ID: e.Once.ID}
+				}
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"the id is kept first": {"ARefusedEventKeepsNoOnceID", func(n *mutantNode) {
+			known := make(map[[16]byte]adapter.Receipt)
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once == nil {
+					return n.Adapter.Publish(ctx, e)
+				}
+				if r, again := known[e.Once.ID]; again {
+					r.Repeated = true
+					return r, nil
+				}
+				r, err := n.Adapter.Publish(ctx, e)
+				known[e.Once.ID] = r
+				return r, err
+			}
+		}},
+		"ids outlive their history": {"AOnceIDEndsWithItsHistory", func(n *mutantNode) {
+			known := make(map[[16]byte]adapter.Receipt)
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if e.Once == nil {
+					return n.Adapter.Publish(ctx, e)
+				}
+				if r, again := known[e.Once.ID]; again {
+					r.Repeated = true
+					return r, nil
+				}
+				r, err := n.Adapter.Publish(ctx, e)
+				known[e.Once.ID] = r
 				return r, err
 			}
 		}},
@@ -466,6 +543,35 @@ func mutants() map[string]mutant {
 			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
 				page.Bytes = 0
 				return n.Adapter.History(ctx, r, page)
+			}
+		}},
+		"what a page lacks is not said": {"HistoryPagesAfterAPosition", func(n *mutantNode) {
+			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				events, more, err := n.Adapter.History(ctx, r, page)
+				if errors.Is(err, adapter.ErrTrimmed) {
+					err = nil
+				}
+				return events, more, err
+			}
+		}},
+		"all get the newest page":           {"HistoryPagesTogether", endlessPages},
+		"pages without an end":              {"HistoryPagesUpToAPosition", endlessPages},
+		"a join with a page without an end": {"HistoryAndFeedMeet", endlessPages},
+		"a join with a page from before it": {"HistoryAndFeedMeet", func(n *mutantNode) {
+			early := make(map[rooms.Room][]adapter.Event)
+			n.subscribe = func(ctx context.Context, all ...rooms.Room) (adapter.Cursor, error) {
+				for _, r := range all {
+					events, _, err := n.Adapter.History(ctx, r, adapter.Page{Events: 1000})
+					if err != nil {
+						return adapter.Cursor{}, err
+					}
+					early[r] = events
+				}
+				return n.Adapter.Subscribe(ctx, all...)
+			}
+			n.history = func(_ context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				events := early[r]
+				return events[max(0, len(events)-page.Events):], len(events) > page.Events, nil
 			}
 		}},
 		"a splice with an old end":            {"ReplayAndFeedMeet", laggingHead},

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
@@ -128,16 +128,11 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 			}
 			if after.Call == c.id {
 				p.observe(c.epoch, after)
-				failed, err := p.failures(ctx, l, c, after)
+				executions, err := p.executions(ctx, l, c, after)
 				if err != nil {
 					return err
 				}
-				p.settled(c, after, func(i int) (r reached, failure string) {
-					if slices.Contains(failed, strconv.Itoa(i)) {
-						failure = "a key could not be written"
-					}
-					return r, failure
-				})
+				p.settled(c, after, func(i int) execution { return executions[i] })
 				break
 			}
 		}
@@ -148,13 +143,44 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 	return nil
 }
 
-// failures returns the indexes of the events of a call that could not be stored: if there are any,
-// the next clock entry after that of the call has them.
-func (p *partition) failures(ctx context.Context, l *link, c *call, e feed.Entry) ([]string, error) {
+// executions returns the executions of the events of a call that is in the clock. If some could not be
+// stored, the next clock entry after that of the call has their indexes. An event with a once id may
+// have been published by an earlier call: only its key says that.
+func (p *partition) executions(ctx context.Context, l *link, c *call, e feed.Entry) ([]execution, error) {
+	list := make([]execution, len(c.events))
 	next, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+e.ID(), "+", 1).Result()
-	if err != nil || len(next) == 0 || next[0].Values["c"] != c.id {
+	if err != nil {
 		return nil, err
 	}
-	list, _ := next[0].Values["f"].(string)
-	return strings.Split(list, ","), nil
+	if len(next) > 0 && next[0].Values["c"] == c.id {
+		failed, _ := next[0].Values["f"].(string)
+		for index := range strings.SplitSeq(failed, ",") {
+			if i, err := strconv.Atoi(index); err == nil && i < len(list) {
+				list[i].failure = "a key could not be written"
+			}
+		}
+	}
+	values, ttls := make(map[int]*goredis.StringCmd), make(map[int]*goredis.Cmd)
+	pipe := l.conn.Pipeline()
+	for i, it := range c.events {
+		if it.Value.once != nil && list[i].failure == "" {
+			key := p.names.once(c.epoch, it.Value.once.ID)
+			values[i], ttls[i] = pipe.Get(ctx, key), pipe.Do(ctx, "PTTL", key)
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !isReply(err) {
+		return nil, err
+	}
+	for i, cmd := range values {
+		value, err := cmd.Result()
+		if err != nil && !errors.Is(err, goredis.Nil) {
+			return nil, err
+		}
+		ttl, err := ttls[i].Int64()
+		if err != nil {
+			return nil, err
+		}
+		list[i].once = &formerly{value, ttl}
+	}
+	return list, nil
 }

@@ -202,6 +202,9 @@ func TestFeedOverflow(t *testing.T) {
 				if len(before) < feedItems-100 { // probes take space as well
 					t.Errorf("the loss is said after %d events of %d, want at least %d", len(before), n, feedItems-100)
 				}
+				if a.Stats().Losses == 0 {
+					t.Error("the loss is not counted")
+				}
 			}
 			end := publish(t, b, event("end", r))
 			for e := (adapter.Event{}); e.Position != end.At; {

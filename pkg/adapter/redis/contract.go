@@ -71,11 +71,11 @@ func (p *partition) Publish(ctx context.Context, e adapter.Event) (adapter.Recei
 	if err := p.enter(ctx); err != nil {
 		return adapter.Receipt{}, err
 	}
-	c := content{rooms: namesOf(e.Target.To), stored: e.Stored}
+	c := content{rooms: namesOf(e.Target.To), stored: e.Stored, once: e.Once}
 	c.payload, c.lists = encodeEvent(&e, len(c.rooms))
 	p.sizes.saw(len(c.payload))
 	o := p.send(ctx, c)
-	return adapter.Receipt{Cursor: o.cursor, Receivers: o.receivers, NewRooms: o.newRooms}, o.err
+	return adapter.Receipt{Cursor: o.cursor, Receivers: o.receivers, NewRooms: o.newRooms, Repeated: o.repeated, Age: o.age}, o.err
 }
 
 func (p *partition) Condemn(ctx context.Context, seen adapter.Position) error {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"encoding/base64"
 	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -16,6 +17,7 @@ import (
 //	rejoin:{0}<epoch>:r/chat,lobby     stream: a room's backlog; and the room's channel
 //	rejoin:{0}<epoch>:lists            stream: the lists of events that have long ones; and a channel
 //	rejoin:{0}<epoch>:sizes            hash: the size of the largest stored event by when it was published
+//	rejoin:{0}<epoch>:1/<once id>      string: the event that was published with this id
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
 //	rejoin:{0}fence:<connection>       calls sent on that connection are no longer executed
@@ -23,7 +25,7 @@ import (
 //	rejoin:{0}leases                   sorted set: node ids by the end of their lease
 //	rejoin:{0}about                    hash: each node's description of itself
 //
-// The clock and the backlogs carry the epoch in their names, so nodes that still use a lost history
+// The clock, the backlogs and the once ids carry the epoch in their names, so nodes that still use a lost history
 // can neither write into the new one nor read from it.
 type names struct{ tagged string }
 
@@ -31,10 +33,13 @@ func newNames(prefix, tag string) names {
 	return names{prefix + "{" + tag + "}"}
 }
 
-func (n names) epoch() string                    { return n.tagged + "epoch" }
-func (n names) news() string                     { return n.tagged + "news" }
-func (n names) clock(epoch string) string        { return n.in(epoch) + "clock" }
-func (n names) sizes(epoch string) string        { return n.in(epoch) + "sizes" }
+func (n names) epoch() string             { return n.tagged + "epoch" }
+func (n names) news() string              { return n.tagged + "news" }
+func (n names) clock(epoch string) string { return n.in(epoch) + "clock" }
+func (n names) sizes(epoch string) string { return n.in(epoch) + "sizes" }
+func (n names) once(epoch string, id [16]byte) string {
+	return n.in(epoch) + "1/" + base64.RawURLEncoding.EncodeToString(id[:])
+}
 func (n names) inbox(node adapter.NodeID) string { return n.tagged + "inbox:" + string(node) }
 func (n names) partitions() string               { return n.tagged + "partitions" }
 func (n names) fence(token string) string        { return n.tagged + "fence:" + token }

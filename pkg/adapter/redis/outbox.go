@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -35,6 +36,7 @@ type content struct {
 	inbox   string // a message's channel
 	payload []byte
 	lists   []byte // stored separately from the payload
+	once    *adapter.Once
 }
 
 // size returns the number of bytes sent to Redis for it.
@@ -58,9 +60,12 @@ func (c *content) copied() int {
 	return n
 }
 
-// An outcome is the result of sending a parcel: its event's position and what it reached, or an error.
+// An outcome is the result of sending a parcel: its event's position, whether it had been published
+// before and how long ago, and what it reached; or an error.
 type outcome struct {
-	cursor adapter.Cursor
+	cursor   adapter.Cursor
+	repeated bool
+	age      time.Duration
 	reached
 	err error
 }

@@ -1,11 +1,15 @@
 -- Reads a page of a backlog, from its end. A range of a stream can be bounded by the number of its entries only, so a few are
 -- read at a time.
--- KEYS: the backlog. ARGV: the end, the maximum number of entries, the maximum size of their payloads together (0 for none).
--- Returns 'more' or '', then each entry's id and payload, the newest first.
-local last, entries, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- KEYS: the backlog. ARGV: the end, the maximum number of entries, the maximum size of their payloads together (0 for none), the
+-- position after which the page begins ('' for none), the number of entries up to which a backlog has never been trimmed.
+-- Returns a word, then each entry's id and payload, the newest first. The word is 'more' if older entries after the beginning are
+-- kept; otherwise 'lost' if some may have been trimmed, 'begun' if none is at or before it, and '' in all other cases.
+local last, entries, bytes, after, whole = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local first = after == '' and '-' or '(' .. after
 local reply, size, step = {''}, 0, 4
-while true do
-	local read = redis.call('XREVRANGE', KEYS[1], last, '-', 'COUNT', step)
+local read
+repeat
+	read = redis.call('XREVRANGE', KEYS[1], last, first, 'COUNT', step)
 	for _, entry in ipairs(read) do
 		local payload = entry[2][1] == 'e' and entry[2][2] or ''
 		size = size + #payload
@@ -17,7 +21,13 @@ while true do
 		reply[#reply + 1] = payload
 		last = '(' .. entry[1]
 	end
-	if #read < step then
-		return reply
+until #read < step
+if after ~= '' and #redis.call('XREVRANGE', KEYS[1], after, '-', 'COUNT', 1) == 0 then
+	local most, later = 100, 0 -- entries behind the page count as well
+	if ARGV[1] ~= '+' then
+		local from = ARGV[1]:sub(1, 1) == '(' and ARGV[1]:sub(2) or '(' .. ARGV[1]
+		later = #redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', most)
 	end
+	reply[1] = (later == most or (#reply - 1) / 2 + later > whole) and 'lost' or 'begun'
 end
+return reply

@@ -59,6 +59,7 @@ type partition struct {
 	inbox    *queue.Queue[adapter.Message]
 	deaf     func()                                           // reports that messages may have been lost
 	heads    *batch.Queue[[]adapter.Position, adapter.Cursor] // reads of the clock, with positions to look up there
+	pages    *batch.Queue[*pageRequest, pageAnswer]
 	backlogs *batch.Queue[*backlogRequest, map[backlogID]*backlog]
 	kick     chan struct{} // holds a token if a probe is wanted immediately
 	news     chan struct{} // holds a token if a search for the history is wanted
@@ -119,6 +120,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	}))
 	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
 	p.heads = batch.New[[]adapter.Position, adapter.Cursor](p.ctx, batch.Options{})
+	p.pages = batch.New[*pageRequest, pageAnswer](p.ctx, batch.Options{})
 	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
 	p.pace.timeout, p.pace.turns = p.timeout, a.slow
 	key := p.names.epoch()

@@ -150,14 +150,13 @@ func (p *partition) arguments(c *call) (keys []string, args []any) {
 		2*max(p.limit, 1), p.life.Milliseconds(), max(now-p.life.Milliseconds(), 0))
 	for _, it := range c.events {
 		e := &it.Value
+		if e.once != nil {
+			keys = append(keys, p.names.once(c.epoch, e.once.ID))
+		}
 		for _, room := range e.rooms {
 			keys = append(keys, base+room)
 		}
-		stored := 0
-		if e.stored && p.limit > 0 {
-			stored = 1
-		}
-		args = append(args, e.payload, stored, len(e.rooms), e.lists)
+		args = append(args, e.payload, e.how(p.limit > 0), len(e.rooms), e.lists)
 	}
 	return keys, args
 }
@@ -174,42 +173,71 @@ func (p *partition) answer(c *call, reply []any) error {
 	}
 	e := feed.Entry{Ms: ms, Seq: seq, Call: c.id}
 	p.observe(c.epoch, e)
-	p.settled(c, e, func(i int) (r reached, failure string) {
+	p.settled(c, e, func(i int) (x execution) {
 		switch v := reply[1+i].(type) {
 		case int64:
-			r.receivers = int(v)
-		case []any: // some rooms are new
-			if len(v) == 2 {
-				receivers, _ := v[0].(int64)
-				news, _ := v[1].(int64)
-				r = reached{int(receivers), int(news)}
-			}
+			x.receivers = int(v)
+		case []any:
+			x.table(v)
 		case string:
-			failure = v
+			x.failure = v
 		}
-		return r, failure
+		return x
 	})
 	return nil
 }
 
-// settled answers the callers of events. result returns the counts of the event with an index,
-// or the key that could not be written and the reason.
-func (p *partition) settled(c *call, e feed.Entry, result func(int) (r reached, failure string)) {
+// An execution is what the script has done with one event.
+type execution struct {
+	reached
+	failure string    // the key that could not be written, and why
+	once    *formerly // what its once key says, if that is known
+}
+
+// A formerly is the value of a once key, "" if there is none, and its TTL in milliseconds.
+type formerly struct {
+	value string
+	ttl   int64
+}
+
+// table reads a reply for an event that is a table.
+func (x *execution) table(v []any) {
+	if len(v) != 2 {
+		return
+	}
+	number, _ := v[1].(int64)
+	switch first := v[0].(type) {
+	case string: // it was published before
+		x.once = &formerly{first, number}
+	case int64: // some rooms are new
+		x.reached = reached{int(first), int(number)}
+	}
+}
+
+// settled answers the callers of events. result returns the execution of the event with an index.
+func (p *partition) settled(c *call, e feed.Entry, result func(int) execution) {
 	for i, it := range c.events {
-		r, failure := result(i)
-		if failure == "" {
-			it.Answer(outcome{cursor: adapter.Cursor{Epoch: c.epoch, At: e.Position(p.number, i)}, reached: r}, nil)
-			continue
+		x := result(i)
+		o := outcome{cursor: adapter.Cursor{Epoch: c.epoch, At: e.Position(p.number, i)}, reached: x.reached}
+		switch {
+		case x.failure != "":
+			p.stats.notStored.Add(1)
+			p.strange.Warn("event not stored; other events are not affected", zap.String("cause", x.failure))
+			o = notStored(&it.Value, x.failure)
+		case x.once != nil:
+			o = p.former(&it.Value, o, *x.once)
 		}
-		p.stats.notStored.Add(1)
-		p.strange.Warn("event not stored; other events are not affected", zap.String("cause", failure))
-		err := adapter.ErrUnavailable // other rooms may have stored it
-		if len(it.Value.rooms) == 1 {
-			err = adapter.ErrNotPublished
-		}
-		it.Answer(outcome{err: fmt.Errorf("%w: %s", err, failure)}, nil)
+		it.Answer(o, nil)
 	}
 	c.events = nil
+}
+
+func notStored(e *content, failure string) outcome {
+	err := adapter.ErrUnavailable // other rooms may have stored it
+	if len(e.rooms) == 1 {
+		err = adapter.ErrNotPublished
+	}
+	return outcome{err: fmt.Errorf("%w: %s", err, failure)}
 }
 
 func parseEntry(m goredis.XMessage) (feed.Entry, error) {

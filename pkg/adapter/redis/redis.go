@@ -158,6 +158,7 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 		p.running.Go(p.runHeads)
 		for range backlogReaders {
 			p.running.Go(p.runBacklogs)
+			p.running.Go(p.runPages)
 		}
 	}
 	for _, step := range []func() error{

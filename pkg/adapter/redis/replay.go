@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"maps"
@@ -254,55 +253,6 @@ func roomsSize(list []rooms.Room) int {
 		n += len(list[i].Name)
 	}
 	return n
-}
-
-//go:embed page.lua
-var pageSource string
-
-var pageScript = goredis.NewScript(pageSource)
-
-// History returns a page of the newest kept events of a room, oldest first, and whether there are
-// older ones. Redis sends only the events of the page.
-func (p *partition) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]*adapter.Event, bool, error) {
-	type past struct {
-		events []*adapter.Event
-		more   bool
-	}
-	read, err := await(ctx, p, func() (read past, err error) {
-		read.events, read.more, err = p.recent(ctx, room, page)
-		return read, err
-	})
-	return read.events, read.more, err
-}
-
-func (p *partition) recent(ctx context.Context, room rooms.Room, page adapter.Page) (events []*adapter.Event, more bool, err error) {
-	epoch, name := p.history(), name(room)
-	end := "+"
-	if before := page.Before.At; before.Ms > 0 {
-		end = "(" + formatPosition(before)
-	}
-	var reply []string
-	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
-		reply, err = pageScript.Run(ctx, c, []string{p.names.in(epoch) + name}, end, max(page.Events, 0), max(page.Bytes, 0)).StringSlice()
-		return err
-	})
-	if isWrongType(err) {
-		err = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(p.names.room(epoch, name), err))
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	if len(reply)%2 == 0 {
-		return nil, false, errMalformed
-	}
-	b := backlog{to: []rooms.Room{room}}
-	for i := len(reply) - 2; i > 0; i -= 2 {
-		p.parse(&b, reply[i], reply[i+1], math.MaxInt)
-	}
-	if len(b.broken) > 0 {
-		return nil, false, b.broken[0].err
-	}
-	return b.events, reply[0] != "", nil
 }
 
 // Fetch reads single events.

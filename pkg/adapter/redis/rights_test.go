@@ -35,8 +35,7 @@ func TestRightsAreCheckedAtJoin(t *testing.T) {
 		{[]any{"resetchannels", "&other:*"}, []string{"publish rejoin:{0}", "subscribe rejoin:{0}", "channel"}},
 		{[]any{"-multi"}, []string{"multi"}},
 	}
-	some := start(t, server.URL(), "some", Options{})
-	for _, command := range some.partitions[0].commands(redisurl.Single) {
+	for _, command := range Commands(redisurl.Single, "rejoin:", 1) {
 		name := fmt.Sprint(command[0])
 		tests = append(tests, test{[]any{"-" + name}, []string{name}})
 	}

@@ -7,6 +7,6 @@ func Commands(prefix string) [][]any {
 	key := prefix + "s:none"
 	return [][]any{
 		{"eval", "return 1", 0}, {"evalsha", askTime.hash, 0}, {"time"},
-		{"get", key}, {"set", key, ""}, {"getrange", key, 0, 0}, {"pexpire", key, 1}, {"del", key},
+		{"get", key}, {"set", key, ""}, {"getrange", key, 0, 0}, {"pexpire", key, 1}, {"pttl", key}, {"del", key},
 	}
 }

@@ -159,26 +159,10 @@ func (s *Store) Drop(ctx context.Context, ref session.Ref) error {
 func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
 	key := s.key(pid)
 	for {
-		get := redis.NewStringCmd(ctx, "getrange", key, 0, s.options.MaxSize) // one byte more than the limit
-		err := s.do(ctx, 0, item{key: key, cmd: get})
-		if isOverwritten(err) {
-			return session.Session{}, "", located("claim", fmt.Errorf("%w: %w", session.ErrUndecodable, err))
-		}
-		if err != nil { // then the command may still be in flight
-			return session.Session{}, "", located("claim", err)
-		}
-		value, _ := get.Bytes()
-		switch {
-		case len(value) == 0:
-			return session.Session{}, "", session.ErrNotFound
-		case len(value) > s.options.MaxSize:
-			return session.Session{}, "", located("claim", fmt.Errorf("%w: more than %d bytes", errValue, s.options.MaxSize))
-		}
-		sn, err := decode(value)
+		sn, value, err := s.read(ctx, pid)
 		if err != nil {
 			return session.Session{}, "", located("claim", err)
 		}
-		sn.PID = pid
 		if check != nil {
 			shown := sn
 			shown.Data, shown.Rooms = slices.Clone(sn.Data), slices.Clone(sn.Rooms)
@@ -205,6 +189,31 @@ func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, ch
 		}
 		// It has changed meanwhile: retry.
 	}
+}
+
+// read returns a stored session and its value. more are commands that are sent with it.
+func (s *Store) read(ctx context.Context, pid string, more ...item) (sn session.Session, value []byte, err error) {
+	key := s.key(pid)
+	get := redis.NewStringCmd(ctx, "getrange", key, 0, s.options.MaxSize) // one byte more than the limit
+	err = s.do(ctx, 0, append([]item{{key: key, cmd: get}}, more...)...)
+	if isOverwritten(err) {
+		return sn, nil, fmt.Errorf("%w: %w", session.ErrUndecodable, err)
+	}
+	if err != nil { // then the command may still be in flight
+		return sn, nil, err
+	}
+	value, _ = get.Bytes()
+	switch {
+	case len(value) == 0:
+		return sn, nil, session.ErrNotFound
+	case len(value) > s.options.MaxSize:
+		return sn, nil, fmt.Errorf("%w: more than %d bytes", errValue, s.options.MaxSize)
+	}
+	if sn, err = decode(value); err != nil {
+		return sn, nil, err
+	}
+	sn.PID = pid
+	return sn, value, nil
 }
 
 // Refresh implements [session.Store].

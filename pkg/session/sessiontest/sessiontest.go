@@ -39,6 +39,7 @@ func Run(t *testing.T, newStore Maker) {
 		{"DropDeletes", dropDeletes},
 		{"RefreshReportsExpiredSessions", refreshReportsExpiredSessions},
 		{"SessionsExpire", sessionsExpire},
+		{"PeekChangesNothing", peekChangesNothing},
 		{"ContextsEndCalls", contextsEndCalls},
 	} {
 		t.Run(rule.name, func(t *testing.T) { rule.test(&store{newStore(t), t}) })

@@ -98,6 +98,52 @@ const commands = {
     s.on("connect", join);
     if (s.connected) return join();
   },
+  // Joins some rooms with their last events, stays for a while, leaves and joins again. Reports each
+  // ack of a join, and whether the socket may have been in the rooms before it: then an earlier ack
+  // was lost.
+  rewinder({ socket, rooms, last, stay }) {
+    const s = sockets.get(socket);
+    let turn = 0;
+    let unsure = false;
+    let inside = false;
+    const ask = (args, done) => {
+      const mine = ++turn;
+      s.timeout(5000).emit(...args, (err, answer) => {
+        if (mine !== turn) return;
+        if (!err && answer.ok) return done(answer);
+        unsure = true;
+        if (s.connected) setTimeout(() => mine === turn && s.connected && join(), 20);
+      });
+    };
+    const join = () =>
+      ask(["join", rooms, { rewind: last }], (answer) => {
+        inside = true;
+        say({ socket, report: "rewound", args: [wrap(answer)], unsure });
+        unsure = false;
+        later();
+      });
+    const leave = () => {
+      inside = false;
+      ask(["leave", rooms], () => {
+        say({ socket, report: "left" });
+        unsure = false;
+        join();
+      });
+    };
+    const later = () => {
+      const mine = ++turn;
+      setTimeout(() => mine === turn && s.connected && leave(), Math.random() * stay);
+    };
+    const begin = () => {
+      unsure = s.recovered && !inside;
+      if (!s.recovered) inside = false;
+      if (inside) later();
+      else join();
+    };
+    s.on("connect", begin);
+    s.on("disconnect", () => turn++);
+    if (s.connected) begin();
+  },
   emit({ socket, args }) {
     sockets.get(socket).emit(...unwrap(args));
   },
