@@ -136,12 +136,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
 	}
 	if q, ok := a.hooks.about(e); ok {
-		if q.from > 0 {
-			if err := limits.Once(); err != nil {
-				return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
-			}
-		}
-		return a.hooks.ask(ctx, q, limits.Owner())
+		return a.hooks.ask(ctx, q, limits)
 	}
 	if e.Name == "echo" {
 		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline

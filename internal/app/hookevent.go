@@ -2,16 +2,14 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/hooks"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
@@ -68,14 +66,18 @@ func (m *matter) questionID() (string, error) {
 
 // ask has the backend handle an event. It returns when the answer has been carried out, so the events of
 // a socket are handled in their order, one at a time. The context of the event may end before: an event
-// that the backend has processed is not left half done because its client has gone. owner is that of the
-// question.
-func (h *Hooks) ask(ctx context.Context, m matter, owner string) error {
+// that the backend has processed is not left half done because its client has gone.
+func (h *Hooks) ask(ctx context.Context, m matter, limits *limit.Client) error {
 	e := m.Event
 	if ctx.Err() != nil {
 		return nil // the client has left, some time ago
 	}
 	id, err := m.questionID()
+	if err == nil && id != "" {
+		if exceeded := limits.Once(); exceeded != nil {
+			err = fail(rateLimited, "%v; this one was dropped", exceeded)
+		}
+	}
 	if err == nil {
 		err = h.Backend.Late(e.Received())
 	}
@@ -84,7 +86,7 @@ func (h *Hooks) ask(ctx context.Context, m matter, owner string) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	question := m.question(id)
-	question.Owner = owner
+	question.Owner = limits.Owner()
 	reply, err := h.Backend.Event(ctx, question)
 	if err != nil {
 		return answer(e, failure(ctx, err))
@@ -124,10 +126,7 @@ func unfinished(f failureReply) failureReply {
 
 // question returns the question with an id; "" for a new one.
 func (m *matter) question(id string) hooks.Event {
-	s, all := m.Socket(), m.Array()
-	if m.from > 0 {
-		all.JSON = m.args()
-	}
+	s, all := m.Socket(), m.From(m.from).Array()
 	q := hooks.Event{
 		ID:        id,
 		Namespace: s.Namespace().Name(),
@@ -146,22 +145,10 @@ func (m *matter) question(id string) hooks.Event {
 	return q
 }
 
-// args returns the arguments from the first one on as an array.
-func (m *matter) args() json.RawMessage {
-	text := []byte{'['}
-	for i := m.from; i < m.Len(); i++ {
-		if i > m.from {
-			text = append(text, ',')
-		}
-		text = append(text, m.Raw(i)...)
-	}
-	return append(text, ']')
-}
-
 // orders are what the backend wants to be done for an event, checked.
 type orders struct {
 	socket *socketio.Socket
-	id     string // of the question, if the client has named its event; or ""
+	id     string // of the question, if the client has named its event; "" otherwise
 	reply  hooks.Reply
 	emits  []Emit
 	ack    []any
@@ -209,58 +196,44 @@ func (o *orders) release() {
 	}
 }
 
-// once names an emit, if the client has named its event: an attempt of the client that is answered again
-// does not publish it again, also if the backend's answer is another one.
-func (o *orders) once(index int) *socketio.Once {
-	if o.id == "" {
-		return nil
-	}
-	id := "hook " + o.id + " " + strconv.Itoa(index)
-	if o.reply.Emits[index].Self { // as in onceID
-		id += " " + o.socket.ID()
-	}
-	return &socketio.Once{ID: id, Untrusted: true}
-}
-
 // execute carries out all but the ack and the disconnect. Joins and leaves are commands to the socket,
 // so they reach its client also if it has moved to another node or is between two connections, and a
 // weaker token does not undo them.
 func (o *orders) execute(ctx context.Context) error {
 	self := o.self()
 	if len(o.reply.Leave) > 0 {
-		if err := insist(ctx, func() error { return self.SocketsLeave(ctx, o.reply.Leave...) }); err != nil {
+		if err := o.insist(ctx, self, o.toSelf("leave"), func(b socketio.Broadcast) error { return b.SocketsLeave(ctx, o.reply.Leave...) }); err != nil {
 			return fmt.Errorf("leave: %w", err)
 		}
 	}
 	if len(o.reply.Join) > 0 {
-		if err := insist(ctx, func() error { return self.SocketsJoin(ctx, o.reply.Join...) }); err != nil {
+		if err := o.insist(ctx, self, o.toSelf("join"), func(b socketio.Broadcast) error { return b.SocketsJoin(ctx, o.reply.Join...) }); err != nil {
 			return fmt.Errorf("join: %w", err)
 		}
 	}
 	if o.reply.Data != nil {
-		err := insist(ctx, func() error { return o.socket.SetData(ctx, json.RawMessage(o.reply.Data)) })
+		err := o.socket.SetData(ctx, o.reply.Data)
 		if err != nil && !errors.Is(err, socketio.ErrDisconnected) {
 			return fmt.Errorf("data: %w", err)
 		}
 	}
 	for i, e := range o.emits {
-		if err := o.emit(ctx, e, o.once(i)); err != nil {
+		emit := func(b socketio.Broadcast) error { return b.Emit(ctx, e.Event, e.Args...) }
+		what := fmt.Sprint("emit ", i)
+		if o.reply.Emits[i].Self {
+			what = o.toSelf(what)
+		}
+		if err := o.insist(ctx, e.Broadcast, what, emit); err != nil {
 			return fmt.Errorf("emit %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-// emit emits an event. With a name it is repeated also if it may have been published.
-func (o *orders) emit(ctx context.Context, e Emit, name *socketio.Once) error {
-	again := unpublished
-	if name != nil {
-		again = func(err error) bool { return failure(ctx, err).Code == unavailable }
-	}
-	return repeat(ctx, again, func() error { return e.Broadcast.Keyed(name).Emit(ctx, e.Event, e.Args...) })
-}
-
 func (o *orders) self() socketio.Broadcast { return o.socket.Namespace().ToSocket(o.socket.ID()) }
+
+// toSelf names what is for this socket: a client that sends its event again from another one, gets it there.
+func (o *orders) toSelf(what string) string { return what + " " + o.socket.ID() }
 
 // disconnect disconnects the client, wherever it is now.
 func (o *orders) disconnect(ctx context.Context) error {
@@ -268,29 +241,19 @@ func (o *orders) disconnect(ctx context.Context) error {
 		o.socket.Disconnect(false)
 		return nil
 	}
-	return insist(ctx, func() error { return o.self().DisconnectSockets(ctx, false) })
+	return o.insist(ctx, o.self(), o.toSelf("disconnect"), func(b socketio.Broadcast) error { return b.DisconnectSockets(ctx, false) })
 }
 
-// unpublished reports whether a call has failed for the reason that nothing was published.
-func unpublished(err error) bool { return errors.Is(err, adapter.ErrNotPublished) }
-
-// insist calls f until it does not fail because nothing was published, or ctx ends: the backend has
-// processed the event already.
-func insist(ctx context.Context, f func() error) error { return repeat(ctx, unpublished, f) }
-
-// repeat calls f until again does not accept its error, or ctx ends.
-func repeat(ctx context.Context, again func(error) bool, f func() error) error {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := f()
-		if err == nil || !again(err) {
-			return err
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		}
+// insist publishes something, tries again if nothing was published, and gives up when ctx ends: the
+// backend has processed the event already. For an event that its client has named, what is published has
+// an id of its own. So another attempt of the client, or of this function after an unknown outcome,
+// publishes only what is missing.
+func (o *orders) insist(ctx context.Context, b socketio.Broadcast, what string, publish func(socketio.Broadcast) error) error {
+	if o.id != "" {
+		b = b.Keyed(&socketio.Once{ID: "hook " + o.id + " " + what, Untrusted: true})
 	}
+	again := func(err error) bool {
+		return errors.Is(err, adapter.ErrNotPublished) || o.id != "" && failure(ctx, err).Code == unavailable
+	}
+	return repeat(ctx, again, func() error { return publish(b) })
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -47,6 +48,7 @@ func onceID(namespace, user, socket, id string) string {
 	return fmt.Sprintf("client %q %q %s %s", namespace, user, socket, id)
 }
 
+// checkOnceID checks the id with which a client names an event.
 func checkOnceID(id string) error {
 	if len(id) < minOnceID || len(id) > maxOnceID || !visible(id) {
 		return fail(badRequest, "an id has %d to %d visible characters of ASCII, such as a UUID", minOnceID, maxOnceID)
@@ -72,4 +74,21 @@ func (r *request) place(ctx context.Context, b socketio.Broadcast, name string, 
 		return err
 	})
 	return placed, err
+}
+
+// repeat calls f until it succeeds, again does not accept its error, or ctx ends.
+func repeat(ctx context.Context, again func(error) bool, f func() error) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := f()
+		if err == nil || !again(err) {
+			return err
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
 }

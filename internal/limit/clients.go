@@ -163,7 +163,7 @@ func (c *Client) holder() (h *holder) {
 // in front of all clients.
 func (c *Client) shared() bool { return c.name == "" && c.all.proxies.unknown(c.address) }
 
-// Owner returns a name for those who share the client's limits: its user, or its address. It is "" if
+// Owner returns a name for the clients that share this one's limits: its user, or its address. It is "" if
 // the address may be that of a proxy in front of all clients.
 func (c *Client) Owner() string {
 	switch {

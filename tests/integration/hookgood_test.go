@@ -102,7 +102,7 @@ func TestHookNamed(t *testing.T) {
 		if processed[q.id] == 1 {
 			panic(http.ErrAbortHandler) // processed, but the answer is lost
 		}
-		say(w, http.StatusOK, `{"ack":[{"ok":true,"stored":true}]}`)
+		say(w, http.StatusOK, `{"join":["shop"],"emits":[{"rooms":["shop"],"event":"order:new","args":[1]},{"self":true,"event":"hint"}],"ack":[{"ok":true,"stored":true}]}`)
 	}))
 	n := b.startNode(append(variables, "REJOIN_HOOK_CONNECT=true", "REJOIN_HOOK_EVENTS=*")...)
 	d := startDriver(t)
@@ -114,6 +114,10 @@ func TestHookNamed(t *testing.T) {
 			t.Errorf("acked %+v, %v", r, err)
 		}
 	}
+	s.call("self", "settled")
+	s.hears("order:new", "1")
+	s.hears("hint")
+	s.hears("settled") // nothing of the second attempt
 	mu.Lock()
 	defer mu.Unlock()
 	if len(processed) != 1 {

@@ -80,6 +80,8 @@ func TestHookGuide(t *testing.T) {
 			if got := ann.ask("once", "0123456789abcdef", "order:place", 1); string(got[0]) != `{"ok":true,"order":1}` {
 				t.Errorf("acked the second attempt %s", got)
 			}
+			bob.call("self", "settled")
+			bob.hears("settled") // nothing of the second attempt
 			if r := ann.try("chat"); r.Code != "unknown_event" || r.Message != "No such event" {
 				t.Errorf("another event: %+v", r)
 			}
