@@ -18,7 +18,7 @@ type Build struct{ Version, Revision string }
 
 // Handler serves the metrics of the process, its Go runtime and the given sources.
 func Handler(build Build, sources ...prometheus.Collector) http.Handler {
-	return promhttp.HandlerFor(registry(build, sources...), promhttp.HandlerOpts{})
+	return share(promhttp.HandlerFor(registry(build, sources...), promhttp.HandlerOpts{}))
 }
 
 func registry(build Build, sources ...prometheus.Collector) *prometheus.Registry {

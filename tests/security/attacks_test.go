@@ -841,7 +841,7 @@ func TestAttacks(t *testing.T) {
 	} else {
 		t.Parallel()
 	}
-	for _, row := range slices.Concat(attacks, holders, replaysAndHeld) {
+	for _, row := range slices.Concat(attacks, holders, replaysAndHeld, waitingAttacks) {
 		t.Run(row.name, func(t *testing.T) {
 			if !long {
 				t.Parallel()
