@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// measureCatchUp cuts the subscribers of both nodes, when one of them hears many
-// rooms, and counts the commands that Redis executes until an event has come
-// through again.
+// measureCatchUp cuts the subscribers of both nodes, when one of them is subscribed
+// to many rooms, and counts the commands that Redis executes until an event is
+// delivered again.
 func measureCatchUp(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 	const each = 50 // rooms of one client
 	conns, err := l.dial(ctx, cl.nodes[0].addr, (p.Heard+each-1)/each)
@@ -29,7 +29,7 @@ func measureCatchUp(ctx context.Context, l *loop, cl *cluster, p plan) (sample, 
 		}
 		c.handle = func(message []byte) error {
 			if _, _, ok := parseEvent(message); !ok {
-				return fmt.Errorf("a client got %.200q", message)
+				return fmt.Errorf("client got %.200q", message)
 			}
 			heard++
 			return nil

@@ -165,7 +165,7 @@ func (cl *cluster) send(ctx context.Context, node int, rooms []string, first, n 
 		}
 		c.handle = func(message []byte) error {
 			if !strings.HasPrefix(string(message), `430[{"ok":true`) {
-				return fmt.Errorf("a publisher got %.200q", message)
+				return fmt.Errorf("publisher got %.200q", message)
 			}
 			acked++
 			send()

@@ -67,10 +67,10 @@ func (a *callers) ask(c *caller) {
 func (a *callers) answer(c *caller, message []byte) error {
 	id, args, ok := cutAck(message)
 	if !ok || !bytes.Equal(args, echoed) {
-		return fmt.Errorf("a caller got %.200q", message)
+		return fmt.Errorf("caller got %.200q", message)
 	}
 	if id != c.answered || id >= c.sent {
-		return fmt.Errorf("a caller got answer %d, want %d of %d", id, c.answered, c.sent)
+		return fmt.Errorf("caller got answer %d, want %d of %d", id, c.answered, c.sent)
 	}
 	c.answered++
 	a.ask(c)

@@ -24,9 +24,9 @@ func frame(data []byte) (message []byte, size int, err error) {
 	switch data[0] {
 	case finText:
 	case finClose:
-		return nil, 0, errors.New("the server closed the connection")
+		return nil, 0, errors.New("server closed the connection")
 	default:
-		return nil, 0, fmt.Errorf("a frame that begins with %#x, not expected of a server", data[0])
+		return nil, 0, fmt.Errorf("frame that begins with %#x, not expected of a server", data[0])
 	}
 	head, length := 2, int(data[1])
 	switch length {
@@ -37,7 +37,7 @@ func frame(data []byte) (message []byte, size int, err error) {
 		}
 		length = int(binary.BigEndian.Uint16(data[2:]))
 	case len64:
-		return nil, 0, errors.New("a frame of 64 KiB or more, not expected here")
+		return nil, 0, errors.New("frame of 64 KiB or more, not expected here")
 	}
 	if len(data) < head+length {
 		return nil, 0, nil

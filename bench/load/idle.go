@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// measureIdle opens connections, leaves them idle, and tells what each holds
-// of the server's resident memory.
+// measureIdle opens connections, leaves them idle, and measures the resident
+// memory of the server for each.
 func measureIdle(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 	s := cl.nodes[0]
 	before, err := residentKiB(s.pid)
@@ -18,7 +18,7 @@ func measureIdle(ctx context.Context, l *loop, cl *cluster, p plan) (sample, err
 		return sample{}, err
 	}
 	for _, c := range conns {
-		c.handle = func(message []byte) error { return fmt.Errorf("an idle client got %.200q", message) }
+		c.handle = func(message []byte) error { return fmt.Errorf("idle client got %.200q", message) }
 	}
 	// Time to collect what the handshakes left behind.
 	usage, _, err := cl.metered(func() error { return l.during(p.Settle) })

@@ -53,11 +53,11 @@ func (b *bazaar) furnish(ctx context.Context, l *loop, node *server, senders int
 		c.handle = func(message []byte) error {
 			from, number, ok := parseEvent(message)
 			if !ok || from >= len(b.senders) {
-				return fmt.Errorf("a member got %.200q", message)
+				return fmt.Errorf("member got %.200q", message)
 			}
 			s := b.senders[from]
 			if n, before := last[from]; s.room != room || number != s.sent-1 || before && n == number {
-				return fmt.Errorf("a member of room %d got event %d of publisher %d, who is at event %d in room %d", room, number, from, s.sent-1, s.room)
+				return fmt.Errorf("member of room %d got event %d of publisher %d, want event %d in room %d", room, number, from, s.sent-1, s.room)
 			}
 			last[from] = number
 			b.arrived(s)
@@ -74,7 +74,7 @@ func (b *bazaar) furnish(ctx context.Context, l *loop, node *server, senders int
 		c.handle = func(message []byte) error {
 			number, rest, ok := cutAck(message)
 			if !ok || number != s.sent-1 || !bytes.HasPrefix(rest, []byte(`[{"ok":true`)) {
-				return fmt.Errorf("a publisher got %.200q", message)
+				return fmt.Errorf("publisher got %.200q", message)
 			}
 			b.arrived(s)
 			return nil

@@ -123,7 +123,7 @@ func (f *fleet) recruit() {
 	}
 }
 
-// gather connects the clients to the first node, where each hears one event.
+// gather connects the clients to the first node, where each receives one event.
 func (f *fleet) gather() error {
 	f.recruit()
 	if err := f.connect(f.cl.nodes[0].addr); err != nil {
@@ -133,7 +133,7 @@ func (f *fleet) gather() error {
 	for _, c := range f.clients {
 		c.handle = func(message []byte) error {
 			if !bytes.HasPrefix(message, []byte(`430[{"ok":true`)) {
-				return fmt.Errorf("a client that joins got %.200q", message)
+				return fmt.Errorf("client that joins got %.200q", message)
 			}
 			joined++
 			c.handle = c.event
@@ -194,7 +194,7 @@ func (f *fleet) connect(addr string) error {
 				recovered++
 			}
 		}
-		return fmt.Errorf("%d clients of %d connected, %d recovered, %d events heard: %w", connected, len(f.clients), recovered, events, err)
+		return fmt.Errorf("%d clients of %d connected, %d recovered, %d events received: %w", connected, len(f.clients), recovered, events, err)
 	}
 	return nil
 }
@@ -244,10 +244,10 @@ func (c *roamer) greet(message []byte) error {
 func (c *roamer) event(message []byte) error {
 	_, number, ok := parseEvent(message)
 	if !ok {
-		return fmt.Errorf("a client got %.200q", message)
+		return fmt.Errorf("client got %.200q", message)
 	}
 	if number != c.heard {
-		return fmt.Errorf("a client got event %d, want %d", number, c.heard)
+		return fmt.Errorf("client got event %d, want %d", number, c.heard)
 	}
 	c.heard++
 	if offset, ok := lastString(message); ok {

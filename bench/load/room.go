@@ -98,10 +98,10 @@ func (r *room) publish(pub *publisher) {
 func (r *room) deliver(m *member, message []byte) error {
 	from, number, ok := parseEvent(message)
 	if !ok || from >= len(m.next) {
-		return fmt.Errorf("a member got %.200q", message)
+		return fmt.Errorf("member got %.200q", message)
 	}
 	if want := m.next[from]; number != want {
-		return fmt.Errorf("a member got event %d of publisher %d, want %d", number, from, want)
+		return fmt.Errorf("member got event %d of publisher %d, want %d", number, from, want)
 	}
 	m.next[from]++
 	r.delivered++
@@ -112,10 +112,10 @@ func (r *room) deliver(m *member, message []byte) error {
 func (r *room) ack(pub *publisher, message []byte) error {
 	number, rest, ok := cutAck(message)
 	if !ok || !bytes.HasPrefix(rest, []byte(`[{"ok":true`)) {
-		return fmt.Errorf("a publisher got %.200q", message)
+		return fmt.Errorf("publisher got %.200q", message)
 	}
 	if number != pub.acked {
-		return fmt.Errorf("a publisher got the acknowledgement of event %d, want %d", number, pub.acked)
+		return fmt.Errorf("publisher got the acknowledgement of event %d, want %d", number, pub.acked)
 	}
 	pub.acked++
 	return r.arrived(pub, number)

@@ -57,9 +57,9 @@ func start(ctx context.Context, c contender) (*server, error) {
 		if s.addr != "" {
 			return s, nil
 		}
-		err = errors.New("it ended before it listened")
+		err = errors.New("server ended before it listened")
 	case <-time.After(setupTimeout):
-		err = fmt.Errorf("it does not listen after %v", setupTimeout)
+		err = fmt.Errorf("server not listening after %v", setupTimeout)
 	}
 	return nil, errors.Join(err, s.stop())
 }
@@ -70,8 +70,8 @@ type addresses struct {
 	Internal string `json:"internal_addr"` // of a node, which serves metrics there
 }
 
-// listen tells the addresses that the server names, or none if its stderr ends
-// without them, and keeps all that it says.
+// listen sends the addresses that the server logs, or none if its stderr ends
+// without them, and keeps the log.
 func (s *server) listen(stderr io.Reader, listening chan<- addresses) {
 	var said strings.Builder
 	in := bufio.NewReader(stderr)
@@ -103,7 +103,7 @@ func (s *server) stop() error {
 	defer kill.Stop()
 	said := <-s.said
 	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("the server ended with: %w\n%s", err, said)
+		return fmt.Errorf("server ended with: %w\n%s", err, said)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ type config struct {
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" pattern:".+" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"allow non-loopback listeners without authentication"`
 
-	JWTSecret     secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
+	JWTSecret     secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must present a token"`
 	JWTPublicKey  publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
 	JwksURL       jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server from which such keys are fetched: at startup, every 5 minutes, and when a token names an unknown key"`
 	JWTIssuer     string      `split_words:"true" allowed:"any text" desc:"required value of a token's iss; any if not set"`
@@ -102,7 +102,7 @@ type config struct {
 	ClusterSecret secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs requests between the nodes of a cluster; the same on all nodes, and required with REJOIN_REDIS_URL"`
 	AdvertiseAddr address       `split_words:"true" allowed:"host:port" desc:"address at which other nodes reach the internal address. If not set, the internal address, with this machine's first address in place of all interfaces and the actual port in place of 0"`
 
-	APIKeys    apiKeys    `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
+	APIKeys    apiKeys    `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both answer 403"`
 	APICallers apiCallers `split_words:"true" secret:"true" allowed:"a JSON object: its names are those of at most 100 callers, its values objects with keys, calls, namespaces and rooms, each a list; all but keys are optional" desc:"backends with a name for logs and metrics, keys of their own, and a scope: the calls that they may make, and patterns of the namespaces and rooms that they may name (docs/api.md)"`
 
 	HookURL         hookURL       `section:"Questions to your backend" split_words:"true" secret:"true" allowed:"an https URL, or http for a loopback address" desc:"where the node asks who may connect and what to do with events (docs/hooks.md); no questions if not set"`
@@ -138,12 +138,12 @@ func (c *config) validate(r *report) {
 	switch n := len(c.ClusterSecret); {
 	case n == 0 && c.RedisURL.target != nil:
 		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, because REJOIN_REDIS_URL makes this node part of a cluster")
-	case n > 0 && n < leastSecret:
-		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, leastSecret)
+	case n > 0 && n < minSecret:
+		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, minSecret)
 	}
 	for i, key := range c.APIKeys.list {
-		if len(key) < leastSecret {
-			r.warn("key %d of REJOIN_API_KEYS has only %d characters: with fewer than %d it can be guessed", i+1, len(key), leastSecret)
+		if len(key) < minSecret {
+			r.warn("key %d of REJOIN_API_KEYS has only %d characters: with fewer than %d it can be guessed", i+1, len(key), minSecret)
 		}
 	}
 	for _, caller := range c.APICallers.all {
@@ -180,8 +180,8 @@ func (c *config) validate(r *report) {
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
 		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), the send queue limit of one connection", c.SendQueueBytes))
 	}
-	if most := limit.Descriptors(); c.Connections > most && most > 0 {
-		r.warn("REJOIN_CONNECTIONS is %d, but this process may have only %d descriptors open (ulimit -n)", c.Connections, most)
+	if maximum := limit.Descriptors(); c.Connections > maximum && maximum > 0 {
+		r.warn("REJOIN_CONNECTIONS is %d, but this process may have only %d descriptors open (ulimit -n)", c.Connections, maximum)
 	}
 	if len(c.TrustedProxies) == 0 && !strings.EqualFold(c.ClientIPHeader, "X-Forwarded-For") {
 		r.warn("REJOIN_CLIENT_IP_HEADER has no effect without REJOIN_TRUSTED_PROXIES")
@@ -192,19 +192,19 @@ func (c *config) validate(r *report) {
 	c.validateRecovery(r)
 }
 
-// authenticates reports whether clients must show a token.
+// authenticates reports whether clients must present a token.
 func (c *config) authenticates() bool {
 	return c.JWTSecret != "" || c.JWTPublicKey != "" || c.JwksURL != ""
 }
 
-// leastJWTSecret is the minimum length of an HS256 key (RFC 7518).
-const leastJWTSecret = 32
+// minJWTSecret is the minimum length of an HS256 key (RFC 7518).
+const minJWTSecret = 32
 
 func (c *config) validateAuthentication(r *report) {
-	if n := len(c.JWTSecret); n > 0 && n < leastSecret {
+	if n := len(c.JWTSecret); n > 0 && n < minSecret {
 		r.refuse("REJOIN_JWT_SECRET", c.JWTSecret, "at least 16 characters: a shorter secret can be guessed by anyone who has one token")
-	} else if n > 0 && n < leastJWTSecret {
-		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 requires at least %d, so that it cannot be derived from a token", n, leastJWTSecret)
+	} else if n > 0 && n < minJWTSecret {
+		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 requires at least %d, so that it cannot be derived from a token", n, minJWTSecret)
 	}
 	if c.JwksURL != "" && c.JWTAudience == "" {
 		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has issued for other services are valid here, too")
@@ -228,10 +228,10 @@ func (c *config) validateRecovery(r *report) {
 		return
 	}
 	refresh := socketio.RefreshPeriod(c.RecoveryWindow)
-	if least := c.RecoveryWindow + c.PingInterval + c.PingTimeout + refresh + 10*time.Second; c.BacklogTTL < least {
+	if minimum := c.RecoveryWindow + c.PingInterval + c.PingTimeout + refresh + 10*time.Second; c.BacklogTTL < minimum {
 		r.refuse("REJOIN_BACKLOG_TTL", c.BacklogTTL, fmt.Sprintf(
 			"%v or more, so that backlogs outlive sessions: REJOIN_RECOVERY_WINDOW (%v), REJOIN_PING_INTERVAL (%v), REJOIN_PING_TIMEOUT (%v), the sessions' refresh period (%v) and 10s",
-			least, c.RecoveryWindow, c.PingInterval, c.PingTimeout, refresh))
+			minimum, c.RecoveryWindow, c.PingInterval, c.PingTimeout, refresh))
 	}
 }
 

@@ -40,7 +40,7 @@ func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- n.sendAway(ctx, over) }() // ends with ctx at the latest
+	go func() { done <- n.drainConnections(ctx, over) }() // ends with ctx at the latest
 	report := time.NewTicker(drainReport)
 	defer report.Stop()
 	for {

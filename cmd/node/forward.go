@@ -36,9 +36,9 @@ func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*for
 	})
 }
 
-// sendAway closes this node's connections over a period, and requests the
+// drainConnections closes this node's connections over a period, and requests the
 // owners of forwarded WebSockets to close them.
-func (n *node) sendAway(ctx context.Context, over time.Duration) error {
+func (n *node) drainConnections(ctx context.Context, over time.Duration) error {
 	if n.forward == nil {
 		return n.sockets.Drain(ctx, over)
 	}

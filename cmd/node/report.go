@@ -51,10 +51,10 @@ func (r *report) unknown(environ []string, known []variable) {
 
 // similar returns the known variable with the closest name, if it is close.
 func similar(name string, known []variable) (best variable, ok bool) {
-	least := 4 // more edits are not a typo
+	shortest := 4 // more edits are not a typo
 	for _, v := range known {
-		if d := distance(name, v.name); d < least {
-			best, least, ok = v, d, true
+		if d := distance(name, v.name); d < shortest {
+			best, shortest, ok = v, d, true
 		}
 	}
 	return best, ok

@@ -144,8 +144,8 @@ func (u redisURL) String() string {
 	return u.target.String()
 }
 
-// leastSecret is the minimum length of a secret.
-const leastSecret = 16
+// minSecret is the minimum length of a secret.
+const minSecret = 16
 
 // A secret is never shown.
 type secret string

@@ -181,27 +181,27 @@ func (v variable) decode(s string) (reflect.Value, error) {
 }
 
 // bounds returns the minimum and the maximum from the tag.
-func (v variable) bounds() (least, most string, ok bool) {
+func (v variable) bounds() (minimum, maximum string, ok bool) {
 	return strings.Cut(v.field.Tag.Get("within"), " ")
 }
 
 func (v variable) within(value reflect.Value) bool {
-	least, most, ok := v.bounds()
-	return !ok || v.parse(least).Int() <= value.Int() && value.Int() <= v.parse(most).Int()
+	minimum, maximum, ok := v.bounds()
+	return !ok || v.parse(minimum).Int() <= value.Int() && value.Int() <= v.parse(maximum).Int()
 }
 
 // allowed describes the values that the variable can have.
 func (v variable) allowed() string {
-	least, most, _ := v.bounds()
+	minimum, maximum, _ := v.bounds()
 	switch v.field.Type {
 	case reflect.TypeFor[bool]():
 		return "true or false"
 	case reflect.TypeFor[int]():
-		return fmt.Sprintf("a number from %s to %s", least, most)
+		return fmt.Sprintf("a number from %s to %s", minimum, maximum)
 	case reflect.TypeFor[size]():
-		return fmt.Sprintf("a number of bytes, such as 65536, 64KiB or 1MiB, from %s to %s", least, most)
+		return fmt.Sprintf("a number of bytes, such as 65536, 64KiB or 1MiB, from %s to %s", minimum, maximum)
 	case reflect.TypeFor[time.Duration]():
-		return fmt.Sprintf("a duration, such as 500ms, 25s or 2m, from %s to %s", least, most)
+		return fmt.Sprintf("a duration, such as 500ms, 25s or 2m, from %s to %s", minimum, maximum)
 	}
 	return v.field.Tag.Get("allowed")
 }

@@ -99,7 +99,7 @@ func parseCaller(name string, raw json.RawMessage) (Caller, error) {
 	}
 	for _, key := range c.Keys {
 		if len(key) < leastKey || !visible(key) {
-			return c, fmt.Errorf("a key has at least %d visible characters of ASCII", leastKey)
+			return c, fmt.Errorf("keys have at least %d visible characters of ASCII", leastKey)
 		}
 	}
 	for list, names := range map[string][]string{"calls": c.Calls, "namespaces": c.Namespaces, "rooms": c.Rooms} {

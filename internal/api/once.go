@@ -147,7 +147,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 // is answered that the outcome is unknown.
 func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
-		a.log.Warn("outcome of an API call not stored", zap.String("claim", c.ID), zap.Error(err))
+		a.log.Warn("API call outcome not stored", zap.String("claim", c.ID), zap.Error(err))
 	}
 }
 

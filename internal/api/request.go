@@ -140,13 +140,13 @@ func (q query) only(single []string, lists ...string) error {
 func (q query) get(name string) string { return url.Values(q).Get(name) }
 
 // number returns a parameter as a number within bounds.
-func (q query) number(name string, least, most, otherwise int) (int, error) {
+func (q query) number(name string, minimum, maximum, otherwise int) (int, error) {
 	if _, given := q[name]; !given {
 		return otherwise, nil
 	}
 	n, err := strconv.Atoi(q.get(name))
-	if err != nil || n < least || n > most {
-		return 0, fail(badRequest, "%s must be a number from %d to %d", name, least, most)
+	if err != nil || n < minimum || n > maximum {
+		return 0, fail(badRequest, "%s must be a number from %d to %d", name, minimum, maximum)
 	}
 	return n, nil
 }

@@ -66,7 +66,7 @@ func (m *matter) questionID() (string, error) {
 
 // ask has the backend handle an event. It returns when the answer has been carried out, so the events of
 // a socket are handled in their order, one at a time. The context of the event may end before: an event
-// that the backend has processed is not left half done because its client has gone.
+// that the backend has processed is not left half done because its client has disconnected.
 func (h *Hooks) ask(ctx context.Context, m matter, limits *limit.Client) error {
 	e := m.Event
 	if ctx.Err() != nil {

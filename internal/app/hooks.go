@@ -34,7 +34,7 @@ type Hooks struct {
 	// required with Events.
 	ParseEmit func(body []byte, namespace string, to *socketio.Broadcast) (Emit, error)
 
-	// Headers are the names of the headers of a client's first request that the backend is told.
+	// Headers are the names of the headers of a client's first request that are sent to the backend.
 	Headers []string
 
 	// Default are the permissions of clients for which neither the backend nor a token states any.
@@ -71,7 +71,7 @@ func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user, own
 		return v, err
 	}
 	if user != "" && v.User != "" && v.User != user {
-		return v, &hooks.Error{Outcome: hooks.Failed, Cause: errors.New("the answer names another user than the token")}
+		return v, &hooks.Error{Outcome: hooks.Failed, Cause: errors.New("answer names another user than the token")}
 	}
 	if record != nil {
 		r.Keep(append(h.Backend.Mark(credentials(&question)), record...))

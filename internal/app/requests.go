@@ -66,9 +66,9 @@ var requests = map[string]func(context.Context, *request) (any, error){
 }
 
 // emitTo sends the event in the arguments from the second one on to rooms that the first one names.
-// strangers is the number of them that the sender is not in.
-func emitTo(ctx context.Context, r *request, rooms, strangers int, b socketio.Broadcast) (any, error) {
-	copies, err := r.limits.Copy(rooms, r.Size()-len(r.Raw(0)), strangers)
+// newRooms is the number of them that the sender is not in.
+func emitTo(ctx context.Context, r *request, rooms, newRooms int, b socketio.Broadcast) (any, error) {
+	copies, err := r.limits.Copy(rooms, r.Size()-len(r.Raw(0)), newRooms)
 	if many := (*limit.TooManyCopiesError)(nil); errors.As(err, &many) {
 		return nil, fail(tooMany, "%v", err)
 	}
@@ -201,7 +201,7 @@ func history(ctx context.Context, r *request) (any, error) {
 }
 
 // fitting returns how many of the last events together have no more attachments than a packet may
-// have. Each event came in a packet, so it is at least one.
+// have. Each event arrived in one packet, so it is at least one.
 func fitting(past []socketio.Past) (n int) {
 	attachments := 0
 	for ; n < len(past); n++ {

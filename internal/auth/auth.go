@@ -191,10 +191,10 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if len(token) > maxToken {
 		return Identity{}, &Error{TokenInvalid, fmt.Sprintf("the token is larger than %d bytes", maxToken)}
 	}
-	c, stranger, err := v.parse(ctx, token)
-	if stranger {
+	c, unknownKey, err := v.parse(ctx, token)
+	if unknownKey {
 		fetched := v.remote.refresh(ctx)
-		if c, stranger, err = v.parse(ctx, token); stranger && fetched != nil {
+		if c, unknownKey, err = v.parse(ctx, token); unknownKey && fetched != nil {
 			return Identity{}, &Error{Unavailable, "the keys to verify the token are unavailable"}
 		}
 	}
@@ -211,9 +211,9 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	return id, nil
 }
 
-// parse checks a token with the current keys. stranger means that none of these keys has signed
+// parse checks a token with the current keys. unknownKey means that none of these keys has signed
 // the token, but the server may have the key that has.
-func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
+func (v *Verifier) parse(ctx context.Context, token string) (c claims, unknownKey bool, err error) {
 	c.mapping = &v.mapping
 	unknown, turn := false, false
 	defer func() {

@@ -13,8 +13,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// leastRSA is the minimum size of an RSA key, in bits. Shorter ones can be broken.
-const leastRSA = 2048
+// minRSA is the minimum size of an RSA key, in bits. Shorter ones can be broken.
+const minRSA = 2048
 
 // asymmetric are the algorithms of public keys.
 var asymmetric = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
@@ -72,8 +72,8 @@ func parsePublicKey(block *pem.Block) (any, error) {
 func (k *keyring) add(key any) error {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
-		if n := key.N.BitLen(); n < leastRSA {
-			return fmt.Errorf("RSA key has %d bits, want at least %d", n, leastRSA)
+		if n := key.N.BitLen(); n < minRSA {
+			return fmt.Errorf("RSA key has %d bits, want at least %d", n, minRSA)
 		}
 		k.rsa = append(k.rsa, key)
 	case *ecdsa.PublicKey:

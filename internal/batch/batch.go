@@ -36,7 +36,7 @@ type Queue[V, A any] struct {
 
 	mu      sync.Mutex
 	pending []*Request[V, A] // in the order of arrival
-	gone    int              // the number of pending requests that are no longer queued
+	removed int              // the number of pending requests that are no longer queued
 	bytes   int              // the size of those that are queued
 }
 
@@ -66,7 +66,7 @@ func (q *Queue[V, A]) Put(ctx context.Context, v V, size int) (*Request[V, A], e
 	}
 	r := &Request[V, A]{Value: v, Size: size, ctx: ctx, queue: q, queued: true, done: make(chan struct{})}
 	q.mu.Lock()
-	if items := len(q.pending) - q.gone; q.options.MaxItems > 0 && items >= q.options.MaxItems ||
+	if items := len(q.pending) - q.removed; q.options.MaxItems > 0 && items >= q.options.MaxItems ||
 		q.options.MaxBytes > 0 && q.bytes >= q.options.MaxBytes {
 		q.mu.Unlock()
 		return nil, ErrFull
@@ -82,7 +82,7 @@ func (q *Queue[V, A]) Put(ctx context.Context, v V, size int) (*Request[V, A], e
 func (q *Queue[V, A]) Pending() (items, bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.pending) - q.gone, q.bytes
+	return len(q.pending) - q.removed, q.bytes
 }
 
 // Serve calls execute with one batch of requests after another until the owner ends. A batch
@@ -128,7 +128,7 @@ func (q *Queue[V, A]) next(fits func(n int, r *Request[V, A]) bool) (batch []*Re
 			batch = append(batch, r)
 		}
 		q.remove(r)
-		q.gone--
+		q.removed--
 		n++
 	}
 	if q.pending = q.pending[n:]; len(q.pending) == 0 {
@@ -139,11 +139,11 @@ func (q *Queue[V, A]) next(fits func(n int, r *Request[V, A]) bool) (batch []*Re
 	return slices.Clip(batch)
 }
 
-// remove makes a request that is queued one that is gone. q.mu is held.
+// remove removes a queued request. q.mu is held.
 func (q *Queue[V, A]) remove(r *Request[V, A]) {
 	if r.queued {
 		r.queued = false
-		q.gone++
+		q.removed++
 		q.bytes -= r.Size
 	}
 }
@@ -156,9 +156,9 @@ func (q *Queue[V, A]) leave(r *Request[V, A]) {
 		return
 	}
 	q.remove(r)
-	if 2*q.gone > len(q.pending) {
+	if 2*q.removed > len(q.pending) {
 		q.pending = slices.DeleteFunc(q.pending, func(r *Request[V, A]) bool { return !r.queued })
-		q.gone = 0
+		q.removed = 0
 	}
 }
 

@@ -85,8 +85,8 @@ func (e begunError) Unwrap() error { return e.error }
 // [Options].Patience is over, and when the owner ends before the request has begun.
 func (r *Request[V, A]) Wait() (A, error) {
 	var late <-chan time.Time
-	if patience := r.queue.options.Patience; patience > 0 {
-		timer := r.queue.timer(patience)
+	if timeout := r.queue.options.Patience; timeout > 0 {
+		timer := r.queue.timer(timeout)
 		defer func() {
 			timer.Stop()
 			r.queue.timers.Put(timer)

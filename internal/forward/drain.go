@@ -19,7 +19,7 @@ const (
 	// for a client that reads its queued packets slowly.
 	departTimeout = 10 * time.Second
 	// leastPolling is the minimum time to wait for the answers to polls.
-	leastPolling = 250 * time.Millisecond
+	minPolling = 250 * time.Millisecond
 	// asking bounds the concurrent requests to one owner.
 	asking = 128
 )
@@ -59,7 +59,7 @@ func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 			return context.Cause(ctx)
 		}
 	}
-	polls := time.NewTimer(max(over, leastPolling))
+	polls := time.NewTimer(max(over, minPolling))
 	defer polls.Stop()
 	departures.Wait()
 	select {
@@ -81,7 +81,7 @@ func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *pa
 		return
 	}
 	select {
-	case <-p.ctx.Done(): // the owner's close has gone through
+	case <-p.ctx.Done(): // the owner's close was forwarded
 	case <-ctx.Done():
 	}
 }
@@ -105,14 +105,14 @@ func (f *Forwarder) askToLeave(ctx context.Context, transport *http.Transport, p
 	return errors.Join(answered(res, p.owner), res.Body.Close())
 }
 
-// Leaving serves, at [LeavePath], the requests of other nodes that drain. It calls sendAway with an
+// Leaving serves, at [LeavePath], the requests of other nodes that drain. It calls closeSession with an
 // engine session's id, and answers when that returns: by then the session's connection must be
 // closed, if there was one. Unsigned requests are refused as in Handler.
-func (f *Forwarder) Leaving(sendAway func(ctx context.Context, sid string)) http.Handler {
+func (f *Forwarder) Leaving(closeSession func(ctx context.Context, sid string)) http.Handler {
 	return f.verified(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), departTimeout)
 		defer cancel()
-		sendAway(ctx, sessionID(r))
+		closeSession(ctx, sessionID(r))
 		w.WriteHeader(http.StatusNoContent)
 	})
 }

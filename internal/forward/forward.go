@@ -115,8 +115,8 @@ func New(o Options) (*Forwarder, error) {
 		outcomes:  map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0, Undecided: 0},
 		refusals:  map[Refusal]uint64{Unsigned: 0, Forged: 0, Misdirected: 0, Stale: 0},
 	}
-	if most := o.Outgoing.Max(); most > 0 { // idle connections use descriptors, too
-		f.transport.MaxIdleConns = max(1, most/32)
+	if maximum := o.Outgoing.Max(); maximum > 0 { // idle connections use descriptors, too
+		f.transport.MaxIdleConns = max(1, maximum/32)
 	}
 	return f, nil
 }

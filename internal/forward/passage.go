@@ -29,7 +29,7 @@ const (
 	// requests. After it a poll is answered without content.
 	retryTimeout = 5 * time.Second
 	// The pauses between the attempts double, and vary by half.
-	leastPause   = 50 * time.Millisecond
+	minPause     = 50 * time.Millisecond
 	longestPause = time.Second
 )
 
@@ -65,7 +65,7 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 	defer f.leave(p)
 	start := time.Now()
 	err := p.try(r)
-	for pause := leastPause; p.mayRetry(r, err) && time.Since(start) < f.patience && p.wait(pause); pause *= 2 {
+	for pause := minPause; p.mayRetry(r, err) && time.Since(start) < f.patience && p.wait(pause); pause *= 2 {
 		err = p.try(r)
 	}
 	if err == nil {
@@ -235,7 +235,7 @@ func (p *passage) check(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		back, ok := res.Body.(io.ReadWriteCloser)
 		if !ok {
-			return errors.New("forward: owner's connection cannot be taken over")
+			return errors.New("forward: owner's connection cannot be hijacked")
 		}
 		res.Body = &far{back, p}
 	}

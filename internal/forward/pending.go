@@ -9,7 +9,7 @@ import (
 
 // A pending is the answer to a POST that the engine may hold for as long as handlers are busy.
 // Until the answer begins it sends informational responses, which show the forwarding node that
-// this one is alive.
+// this one has not ended.
 type pending struct {
 	http.ResponseWriter
 	header  http.Header // of the answer; until then signal uses the ResponseWriter's
@@ -29,7 +29,7 @@ func (f *Forwarder) newPending(w http.ResponseWriter) *pending {
 	return p
 }
 
-// signal tells the other node that the POST is being handled.
+// signal sends the other node a sign that the POST is being handled.
 func (p *pending) signal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

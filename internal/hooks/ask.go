@@ -73,7 +73,7 @@ func (b *Backend) attempts(ctx context.Context, q *question, body any, read func
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		done, err := b.breaker.Allow()
 		if err != nil {
-			return afterwards(&Error{Outcome: Busy, Cause: fmt.Errorf("the breaker is open: %w", err)}, sent)
+			return afterwards(&Error{Outcome: Busy, Cause: fmt.Errorf("breaker open: %w", err)}, sent)
 		}
 		a, refusal := b.post(ctx, q, text)
 		if refusal == nil {

@@ -13,7 +13,7 @@ type Outcome string
 const (
 	Answered    Outcome = "answered"
 	Refused     Outcome = "refused"     // by the backend, with a code
-	Busy        Outcome = "busy"        // not processed: it was not sent, or the backend has told to come later
+	Busy        Outcome = "busy"        // not processed: it was not sent, or the backend has requested a later retry
 	Unavailable Outcome = "unavailable" // the backend failed; it may have processed the question
 	Timeout     Outcome = "timeout"     // likewise
 	Failed      Outcome = "hook_failed" // the answer was not understood; the backend has processed the question
@@ -59,13 +59,13 @@ func outcomeOf(err error) Outcome {
 // neither does the request to come later, with which a backend protects itself.
 func isFailure(err error) bool {
 	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.Outcome != Refused && !errors.Is(err, errTold)
+		return e.Outcome != Refused && !errors.Is(err, errRetryLater)
 	}
 	return err != nil
 }
 
-// errTold means that the backend has told the node to come later.
-var errTold = errors.New("told to come later")
+// errRetryLater means that the backend has requested a later retry.
+var errRetryLater = errors.New("backend requested a later retry")
 
 func failed(format string, args ...any) *Error {
 	return &Error{Outcome: Failed, Cause: fmt.Errorf(format, args...)}

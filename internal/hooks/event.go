@@ -107,7 +107,7 @@ func (b *Backend) Late(received time.Time) error {
 	return &Error{Outcome: Busy, Cause: errLate}
 }
 
-var errLate = errors.New("the client's earlier events have taken too long")
+var errLate = errors.New("client's earlier events timed out")
 
 func parseReply(text []byte) (r Reply, err error) {
 	var raw struct {

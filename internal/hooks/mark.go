@@ -9,7 +9,7 @@ import (
 // MarkSize is the size of a mark, in bytes.
 const MarkSize = 16
 
-// Mark returns bytes that identify a text, but tell nothing of it to others than the backend and the
+// Mark returns bytes that identify a text, but reveal nothing of it to others than the backend and the
 // nodes.
 func (b *Backend) Mark(text []byte) []byte { return mark(b.secrets[0], text) }
 

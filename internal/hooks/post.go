@@ -90,7 +90,7 @@ func receive(ctx context.Context, r *http.Response) (answer, *Error) {
 		if r.StatusCode == http.StatusServiceUnavailable && a.retryAfter == 0 {
 			return a, &Error{Outcome: Unavailable, Cause: fmt.Errorf("status %d", r.StatusCode)}
 		}
-		return a, &Error{Outcome: Busy, Cause: fmt.Errorf("%w: status %d", errTold, r.StatusCode)}
+		return a, &Error{Outcome: Busy, Cause: fmt.Errorf("%w: status %d", errRetryLater, r.StatusCode)}
 	case r.StatusCode == http.StatusRequestTimeout, r.StatusCode >= http.StatusInternalServerError:
 		return a, &Error{Outcome: Unavailable, Cause: fmt.Errorf("status %d", r.StatusCode)}
 	case r.StatusCode >= http.StatusBadRequest:
@@ -123,13 +123,13 @@ func refusal(ctx context.Context, r *http.Response) *Error {
 	return &Error{Outcome: Refused, Code: problem.Code, Detail: problem.Detail, Cause: fmt.Errorf("status %d", r.StatusCode)}
 }
 
-// checkReason checks what a client is told.
+// checkReason checks the text that is sent to a client.
 func checkReason(code, message string) error {
 	switch {
 	case code == "" || len(code) > maxCode || strings.ContainsFunc(code, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return fmt.Errorf("code must be 1 to %d visible characters of ASCII", maxCode)
 	case len(message) > maxDetail || !utf8.ValidString(message):
-		return fmt.Errorf("the text for the client exceeds %d bytes", maxDetail)
+		return fmt.Errorf("text for the client exceeds %d bytes", maxDetail)
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func readBody(ctx context.Context, r *http.Response, limit int64) ([]byte, *Erro
 	case ctx.Err() != nil && err != nil:
 		return nil, ended(context.Cause(ctx), true)
 	case err != nil:
-		return nil, &Error{Outcome: Unavailable, Cause: errors.New("the answer broke off")}
+		return nil, &Error{Outcome: Unavailable, Cause: errors.New("response incomplete")}
 	case int64(len(body)) > limit:
 		return nil, failed("the answer exceeds %d bytes", limit)
 	}

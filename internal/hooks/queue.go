@@ -15,7 +15,7 @@ const (
 
 var (
 	errFull  = errors.New("too many questions wait")
-	errBytes = errors.New("the questions exceed their memory limit")
+	errBytes = errors.New("questions exceed their memory limit")
 )
 
 // A queue admits questions, first come first served.

@@ -34,20 +34,20 @@ type Copies struct {
 
 // Copy takes one event of some bytes to several rooms from the rate of copies of the user, or else
 // the address, because it is stored and published once in each of the rooms. The first copy is
-// free: [Client.Allow] counts its reception. strangers is the number of rooms that the sender is
+// free: [Client.Allow] counts its reception. newRooms is the number of rooms that the sender is
 // not in. Until Done they count as new ones, up to a third of the burst, so that two events can
 // pass together. If the error is a [*TooManyCopiesError] or an [*ExceededError] the caller should
 // drop the event.
-func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
-	if most := c.all.largest; rooms > 1 && most > 0 && bytes > most/rooms {
-		return Copies{}, &TooManyCopiesError{fmt.Sprintf("%d bytes for each of %d rooms are more than %d; send it to fewer rooms at a time", bytes, rooms, most)}
+func (c *Client) Copy(rooms, bytes, newRooms int) (Copies, error) {
+	if maximum := c.all.largest; rooms > 1 && maximum > 0 && bytes > maximum/rooms {
+		return Copies{}, &TooManyCopiesError{fmt.Sprintf("%d bytes for each of %d rooms are more than %d; send it to fewer rooms at a time", bytes, rooms, maximum)}
 	}
 	k := Copies{of: c, due: (rooms - 1) * (bytes + copyCost)}
-	if k.due+strangers == 0 || c.all.copies.unit == 0 {
+	if k.due+newRooms == 0 || c.all.copies.unit == 0 {
 		return Copies{}, nil
 	}
-	most := c.all.copies.most()
-	k.taken = min(k.due+min(strangers*newRoomCost, most/3), most)
+	maximum := c.all.copies.maximum()
+	k.taken = min(k.due+min(newRooms*newRoomCost, maximum/3), maximum)
 	h := c.holder()
 	ok := c.all.copies.take(&h.copies, c.all.now(), k.taken)
 	h.mu.Unlock()

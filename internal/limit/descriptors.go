@@ -11,6 +11,6 @@ func Descriptors() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0
 	}
-	const most = 1 << 20                     // more than any node serves; without a limit, the number is huge
-	return int(min(uint64(limit.Cur), most)) //nolint:unconvert // its type differs by system
+	const maximum = 1 << 20                     // more than any node serves; without a limit, the number is huge
+	return int(min(uint64(limit.Cur), maximum)) //nolint:unconvert // its type differs by system
 }

@@ -42,16 +42,16 @@ func NewForwarded(o Quota) *Forwarded { return &Forwarded{o: o} }
 // for more important requests: a client whose upgrade is refused continues to poll, and a client
 // whose poll is refused polls again, but a refused POST ends its session.
 func (f *Forwarded) Enter(r *http.Request) bool {
-	most, reserve := f.o.left(), (f.o.Max+63)/64
+	maximum, reserve := f.o.left(), (f.o.Max+63)/64
 	switch {
 	case websocket.IsWebSocketUpgrade(r):
-		most -= 2 * reserve
+		maximum -= 2 * reserve
 	case r.Method == http.MethodGet:
-		most -= reserve
+		maximum -= reserve
 	}
 	for {
 		open := f.open.Load()
-		if f.o.Max > 0 && open >= int64(most) {
+		if f.o.Max > 0 && open >= int64(maximum) {
 			f.o.Tally.refuse(f.o.Name, "too many forwarded requests", zap.Int("connections", f.o.Max))
 			return false
 		}

@@ -73,9 +73,9 @@ func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 		h.headerBytes.Add(-headers)
 		left()
 	}
-	refuse := func(limit string, most zap.Field, message string) error {
+	refuse := func(limit string, maximum zap.Field, message string) error {
 		release()
-		h.o.Tally.refuse(limit, "handshake refused", most)
+		h.o.Tally.refuse(limit, "handshake refused", maximum)
 		return &engineio.BusyError{RetryAfter: time.Second, Message: message}
 	}
 	switch {
@@ -116,9 +116,9 @@ func (h *Handshakes) admitPeer(remote string, headers int64) (left func(), err e
 	}
 	h.peers.with(addr, func(p *peer) {
 		switch {
-		case h.o.IPConnections > 0 && (p.open >= h.o.IPConnections || crowds(int64(p.open), 1, h.o.Sessions, &h.sessions)):
+		case h.o.IPConnections > 0 && (p.open >= h.o.IPConnections || exceedsShare(int64(p.open), 1, h.o.Sessions, &h.sessions)):
 			refuse(IPConnections, "Too many connections from this address")
-		case h.o.IPConnections > 0 && crowds(p.headers, headers, h.o.HeaderBytes, &h.headerBytes):
+		case h.o.IPConnections > 0 && exceedsShare(p.headers, headers, h.o.HeaderBytes, &h.headerBytes):
 			refuse(HeaderBytes, "Too many connections with large headers from this address")
 		case !h.each.take(&p.begun, h.now(), 1):
 			refuse(IPHandshakeRate, "Too many new connections from this address")
@@ -133,9 +133,9 @@ func (h *Handshakes) admitPeer(remote string, headers int64) (left func(), err e
 	return func() { h.peers.with(addr, func(p *peer) { p.open, p.headers = p.open-1, p.headers-headers }) }, nil
 }
 
-// crowds reports whether an address that has some of a limit would have more than others can still have.
+// exceedsShare reports whether an address that has some of a limit would have more than others can still have.
 // So a few addresses cannot use it up, and an address that has nothing is always accepted while there is
 // space.
-func crowds(has, wants int64, most int, used *atomic.Int64) bool {
-	return most > 0 && has > 0 && wants > 0 && has+wants > int64(most)-used.Load()
+func exceedsShare(has, wants int64, maximum int, used *atomic.Int64) bool {
+	return maximum > 0 && has > 0 && wants > 0 && has+wants > int64(maximum)-used.Load()
 }

@@ -24,13 +24,13 @@ func ForwardedHeaderLines(t *Tally, next http.Handler) http.Handler {
 	return boundLines(t, next, headerLines+forwardedLines)
 }
 
-func boundLines(t *Tally, next http.Handler, most int) http.Handler {
+func boundLines(t *Tally, next http.Handler, maximum int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lines := 0
 		for _, values := range r.Header {
 			lines += len(values)
 		}
-		if lines <= most {
+		if lines <= maximum {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -26,19 +26,19 @@ type due int64
 
 // paced returns a pace of n units per second, with a burst of the usual size, or of most units if
 // that is more.
-func paced(n, most int) pace {
+func paced(n, maximum int) pace {
 	if n == 0 {
 		return pace{}
 	}
 	p := pace{unit: float64(time.Second) / float64(n)}
-	p.ahead = max(p.cost(n*burst), p.cost(most))
+	p.ahead = max(p.cost(n*burst), p.cost(maximum))
 	return p
 }
 
 func (p pace) cost(n int) int64 { return int64(float64(n) * p.unit) }
 
 // most returns the number of units in a burst.
-func (p pace) most() int { return int(float64(p.ahead) / p.unit) }
+func (p pace) maximum() int { return int(float64(p.ahead) / p.unit) }
 
 // take uses n units, or a whole burst if n is more. It reports whether they are within the pace; if
 // not, nothing is used.

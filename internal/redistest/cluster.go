@@ -261,7 +261,7 @@ func (c *Cluster) awaitAgreement() {
 				first = table
 			}
 			if table != first {
-				return fmt.Errorf("%s has %s, another one has %s", s.Addr, table, first)
+				return fmt.Errorf("%s has slots %s, another node has %s", s.Addr, table, first)
 			}
 		}
 		return nil

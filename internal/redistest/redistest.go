@@ -251,7 +251,7 @@ func eventually(t testing.TB, what string, check func() error) {
 func (s *Server) isMaster() error {
 	role, err := s.do("ROLE")
 	if err == nil && role.([]any)[0] != "master" {
-		err = fmt.Errorf("its role is %v", role)
+		err = fmt.Errorf("role is %v", role)
 	}
 	return err
 }

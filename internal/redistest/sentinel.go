@@ -40,8 +40,8 @@ func StartSentinels(t testing.TB, config ...string) *Sentinels {
 		// discovered would count as down before its first ping. While a primary is down they query
 		// its replicas once a second, regardless of these settings, and promote none that has not
 		// answered for five times the first of these. So the Sentinel that leads a failover may
-		// detect only after a second that its replica is the primary, and tells the others then. A
-		// Sentinel that has not been told for four times the last of these makes the new primary a
+		// detect only after a second that its replica is the primary, and then notifies the others. A
+		// Sentinel without such a message for four times the last of these makes the new primary a
 		// replica again.
 		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 250, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 400)
 		s.Sentinels = append(s.Sentinels, sentinel)
@@ -110,18 +110,18 @@ func (s *Sentinels) Handover() {
 	primary := s.Primary()
 	replica := s.other(primary)
 	host, port, _ := net.SplitHostPort(replica.Addr) // an address of this package
-	s.patient(10_000)                                // Sentinels' writes are paused like all others
+	s.setDownAfter(10_000)                           // Sentinels' writes are paused like all others
 	primary.must("FAILOVER", "TO", host, port)
 	s.awaitReplication(replica)
-	s.patient(silence)
+	s.setDownAfter(silence)
 	s.AwaitPrimary(replica)
 }
 
 // silence is the time in milliseconds after which a server counts as down.
 const silence = 500
 
-// patient sets how many milliseconds the Sentinels wait before the primary counts as down.
-func (s *Sentinels) patient(milliseconds int) {
+// setDownAfter sets how many milliseconds the Sentinels wait before the primary counts as down.
+func (s *Sentinels) setDownAfter(milliseconds int) {
 	s.t.Helper()
 	for _, sentinel := range s.Sentinels {
 		sentinel.must("SENTINEL", "SET", masterName, "down-after-milliseconds", milliseconds)
@@ -149,7 +149,7 @@ func (s *Sentinels) AwaitPrimary(server *Server) {
 	eventually(s.t, "promotion of "+server.Addr, func() error {
 		for _, sentinel := range s.Sentinels {
 			if now := s.named(sentinel); now != server {
-				return fmt.Errorf("the primary is %s", now.Addr)
+				return fmt.Errorf("primary is %s", now.Addr)
 			}
 		}
 		return server.isMaster()
@@ -164,7 +164,7 @@ func (s *Sentinels) AwaitWatched() {
 		eventually(s.t, "Sentinel "+sentinel.Addr, func() error {
 			master, err := pairs(sentinel.do("SENTINEL", "MASTER", masterName))
 			if err == nil && (master["flags"] != "master" || master["num-other-sentinels"] != "2") {
-				err = fmt.Errorf("the primary's flags are %s, other Sentinels: %s", master["flags"], master["num-other-sentinels"])
+				err = fmt.Errorf("primary's flags are %s, other Sentinels: %s", master["flags"], master["num-other-sentinels"])
 			}
 			if err != nil {
 				return err
@@ -210,7 +210,7 @@ func (s *Server) follows(primary *Server) error {
 	}
 	r := role.([]any)
 	if r[0] != "slave" || net.JoinHostPort(r[1].(string), fmt.Sprint(r[2])) != primary.Addr || r[3] != "connected" {
-		return fmt.Errorf("the role is %v", role)
+		return fmt.Errorf("role is %v", role)
 	}
 	return nil
 }

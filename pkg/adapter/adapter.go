@@ -132,7 +132,7 @@ const OnceTTL = 10 * time.Minute
 // know whether its event was published therefore publishes it again with the same Once.
 type Once struct {
 	ID [16]byte
-	// Content tells different events apart that have one ID by mistake.
+	// Content distinguishes different events that have one ID by mistake.
 	Content [8]byte
 	// Untrusted means that a client chose the ID. Where an adapter bounds the number of IDs, such ones
 	// have a limit of their own.
@@ -230,8 +230,8 @@ type CursorExpirer interface {
 
 // A LossReporter is an adapter that may lose messages of Send without an error to their sender.
 type LossReporter interface {
-	// OnMessagesLost makes the adapter call f whenever messages to this node may have been lost. Later
-	// ones arrive again. f must not block.
+	// OnMessagesLost makes the adapter call f whenever messages to this node may have been lost. Messages
+	// sent after the call of f are not affected. f must not block.
 	OnMessagesLost(f func())
 }
 
@@ -338,7 +338,7 @@ type Adapter interface {
 	// Messages of one sender keep their order.
 	Send(ctx context.Context, to NodeID, m Message) error
 
-	// Receive returns the next message sent to this node.
+	// Receive returns the next message sent to this node. It blocks until there is one.
 	Receive(ctx context.Context) (Message, error)
 
 	// Close leaves the cluster, ends calls in progress, releases the adapter's resources, and then

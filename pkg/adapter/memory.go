@@ -47,8 +47,8 @@ type MemoryOptions struct {
 	Partitions int
 }
 
-// A Memory is a cluster within one process: the part that its nodes share. It
-// has no goroutines and needs no Close.
+// A Memory is a cluster within one process: the part that its nodes share. Its methods are safe for
+// concurrent use. It has no goroutines and needs no Close.
 //
 // No event is lost in flight to a node. While 16,384 events or 64 MiB are queued for a node that
 // does not call Next, Publish to one of its rooms waits for the node, as long as its context

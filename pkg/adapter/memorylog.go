@@ -133,18 +133,18 @@ func (l *memoryLog) deliver(e *Event) {
 		}
 		return
 	}
-	heard := make(map[*memoryPartition]*Event, len(l.receivers))
+	byNode := make(map[*memoryPartition]*Event, len(l.receivers))
 	for _, room := range e.Target.To {
 		for _, p := range l.subscribers[room] {
-			if heard[p] == nil {
+			if byNode[p] == nil {
 				its := *e
 				its.Target.To = nil
-				heard[p] = &its
+				byNode[p] = &its
 			}
-			heard[p].Target.To = append(heard[p].Target.To, room)
+			byNode[p].Target.To = append(byNode[p].Target.To, room)
 		}
 	}
-	for p, its := range heard {
+	for p, its := range byNode {
 		p.deliver(its)
 	}
 }

@@ -89,8 +89,8 @@ func (n *memoryNode) Close() error {
 	return nil
 }
 
-// report puts into the feed how far it has come in each partition. All that the partition has published
-// for the node is in the feed. memory.mu is held.
+// report adds to the feed the position that it has reached in each partition. All that the partition has
+// published for the node is in the feed. memory.mu is held.
 func (n *memoryNode) report() {
 	for _, p := range n.parts {
 		if newest := p.log.newest; p.passed != newest {

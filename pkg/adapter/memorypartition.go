@@ -53,7 +53,7 @@ func (p *memoryPartition) Subscribe(ctx context.Context, rooms ...rooms.Room) (C
 	for _, room := range rooms {
 		p.subscribe(room)
 	}
-	return p.promise(), nil
+	return p.newest(), nil
 }
 
 // subscribe counts a subscription. memory.mu is held.
@@ -64,8 +64,8 @@ func (p *memoryPartition) subscribe(room rooms.Room) {
 	}
 }
 
-// promise returns the log's newest position, which the feed will report. memory.mu is held.
-func (p *memoryPartition) promise() Cursor {
+// newest returns the log's newest position, which the feed will report. memory.mu is held.
+func (p *memoryPartition) newest() Cursor {
 	if p.node.feed.Full() == nil { // otherwise an event follows
 		p.node.report()
 	}
@@ -94,7 +94,7 @@ func (p *memoryPartition) Head(ctx context.Context, seen ...Position) (Cursor, e
 	if err := p.log.check(p.log.epoch, seen...); err != nil {
 		return Cursor{}, err
 	}
-	return p.promise(), nil
+	return p.newest(), nil
 }
 
 // deliver puts an event of the log into the feed. memory.mu is held.

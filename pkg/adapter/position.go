@@ -50,7 +50,7 @@ type Cursor struct {
 	all string
 }
 
-// MaxPartitions bounds the partitions of a cluster.
+// MaxPartitions is the maximum number of partitions of a cluster.
 const MaxPartitions = 64
 
 // packed is the size of one position in Cursor.all.
@@ -271,7 +271,8 @@ func NewProgress(c Cursor) *Progress {
 	return p
 }
 
-// To moves the progress forward to a position in its partition, and returns the resulting cursor.
+// To moves the progress forward to a position in its partition, and returns the resulting cursor. It
+// never moves back: a position that the progress has passed has no effect.
 func (p *Progress) To(at Position) Cursor {
 	if p.positions[at.Partition].Compare(at) < 0 {
 		p.positions[at.Partition] = at

@@ -45,9 +45,9 @@ func (s *Server) askAdmit(r *request) *refusal {
 	return nil
 }
 
-// tellEnded calls the function that Admit returned, which may be nil, because the session has ended
+// callEnded calls the function that Admit returned, which may be nil, because the session has ended
 // or was not created.
-func (s *Server) tellEnded(ended func()) {
+func (s *Server) callEnded(ended func()) {
 	if ended != nil {
 		s.o.guard("Admit", ended)
 	}

@@ -18,13 +18,13 @@ import (
 const smallArrival = 4 << 10
 
 // mediumArrival is the memory up to which messages have a quarter of the budget for themselves: a few
-// large ones that go on slowly for minutes must not keep out those that have hardly begun.
+// large ones that continue slowly for minutes must not keep out those that have hardly begun.
 const mediumArrival = 64 << 10
 
 // arrivals count the memory of messages and bodies whose end has not arrived, and of bodies that have
-// not been passed on. Beyond a budget those of which the least has come of late are given up, so that what
-// is sent once and then held back must give way. Of messages that are about as fast those that have begun last
-// are given up: if there are more than fit, the others can end.
+// not been passed on. Beyond a budget those of which the least has arrived recently are given up, so that
+// data sent once and then held back is dropped first. Of messages that are about equally fast, those that
+// have begun last are given up: if there are more than fit, the others can end.
 type arrivals struct {
 	budget int
 	most   int // of it, for messages larger than mediumArrival
@@ -166,8 +166,8 @@ func (all *arrivals) count(a *arrival, sign int) {
 	}
 }
 
-// came notes that bytes of a message have come. They count half as much with each second that passes, so
-// that what came fast and is held back since then does not keep out those that begin. fades is when they
+// came notes that bytes of a message have arrived. They count half as much with each second that passes,
+// so that a message that arrived fast and has been held back since does not keep out those that begin. fades is when they
 // will count as one byte. One goroutine at a time calls it.
 func (a *arrival) came(bytes int) {
 	now := time.Since(a.began).Seconds()
@@ -175,7 +175,7 @@ func (a *arrival) came(bytes int) {
 	a.fades.Store(math.Float64bits(now + math.Log2(before+float64(bytes))))
 }
 
-// speed returns the order of magnitude, in powers of two, of the bytes that have come of late.
+// speed returns the order of magnitude, in powers of two, of the bytes that have arrived recently.
 func (a *arrival) speed(now time.Time) int {
 	return int(math.Round(math.Float64frombits(a.fades.Load()) - now.Sub(a.began).Seconds()))
 }

@@ -81,7 +81,7 @@ func (c *Conn) served() {
 	}
 	c.hangUp()
 	<-c.forgotten               // polls fetch the rest, or the timer cuts the connection
-	c.server.tellEnded(c.ended) // here, because no lock is held
+	c.server.callEnded(c.ended) // here, because no lock is held
 }
 
 // hangUp delivers the close of a connection on its WebSocket, if it has one.
@@ -157,12 +157,12 @@ func (c *Conn) Unread() int {
 
 // Close closes the connection. It does not wait: queued packets and the close itself are still
 // sent for a bounded time, 5 seconds on a WebSocket and 30 seconds for a polling client to fetch
-// them. Only the first close of a connection counts: after it Close does nothing and returns the
-// first one's error.
+// them. Close returns nil if it has closed the connection. If the connection was closed before, Close
+// has no effect and returns the [*CloseError] of that close.
 func (c *Conn) Close(reason Reason) error {
-	mine := &CloseError{Reason: reason}
-	c.close(mine, closeFlush)
-	if first := c.cause(); first != mine {
+	requested := &CloseError{Reason: reason}
+	c.close(requested, closeFlush)
+	if first := c.cause(); first != requested {
 		return first
 	}
 	return nil
@@ -266,9 +266,9 @@ func (c *Conn) interrupt() {
 	c.settle()
 }
 
-// gone reports whether the client can receive nothing more than the batch that is being written.
+// finished reports whether the client can receive nothing more than the batch that is being written.
 // c.mu is held.
-func (c *Conn) gone() bool {
+func (c *Conn) finished() bool {
 	return c.closed != nil && (c.ws != nil || c.polling.state == pollingGone)
 }
 
@@ -280,12 +280,12 @@ func (c *Conn) serving() (p *pollingTransport, known bool) {
 	if c.ws == nil {
 		p = c.polling
 	}
-	return p, !c.gone()
+	return p, !c.finished()
 }
 
 // settle makes the server forget the connection when nothing is left to write. c.mu is held.
 func (c *Conn) settle() {
-	if c.gone() && c.queue.bytes == 0 && (c.ws == nil || c.ws.ended) {
+	if c.finished() && c.queue.bytes == 0 && (c.ws == nil || c.ws.ended) {
 		c.heart.stop()
 		c.server.forget(c)
 	}

@@ -90,9 +90,9 @@ var (
 	badRequest         = &refusal{code: 3, message: "Bad request"}
 	forbidden          = &refusal{code: 4, message: "Forbidden"}
 	unsupportedVersion = &refusal{code: 5, message: "Unsupported protocol version"}
-	// turnedAway is not part of the protocol: the server accepts no new connections. The answer has
+	// notAccepting is not part of the protocol: the server accepts no new connections. The answer has
 	// no body.
-	turnedAway = &refusal{code: -1, message: "Server takes no new connections"}
+	notAccepting = &refusal{code: -1, message: "Server takes no new connections"}
 )
 
 // busyCode is the code of refusals by Admit, the smallest of all codes.

@@ -108,7 +108,7 @@ func (s *Server) newID(r *http.Request) (id string, err error) {
 // first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
 	if s.refusing.Load() {
-		s.turnAway(w, r)
+		s.refuseNew(w, r)
 		return
 	}
 	id, err := s.newID(r.Request)
@@ -130,7 +130,7 @@ func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 	p := newPollingTransport(c)
 	c.polling = p
 	if !s.begin(c, r) {
-		s.turnAway(w, r)
+		s.refuseNew(w, r)
 		return
 	}
 	if s.o.Cookie != nil {
@@ -159,10 +159,10 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 	}
 }
 
-// turnAway answers a request for a new session while the server refuses them. The TCP connection is
+// refuseNew answers a request for a new session while the server refuses them. The TCP connection is
 // closed, so that the retry may reach another server.
-func (s *Server) turnAway(w http.ResponseWriter, r *request) {
-	s.refused(r.Request, turnedAway)
+func (s *Server) refuseNew(w http.ResponseWriter, r *request) {
+	s.refused(r.Request, notAccepting)
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(http.StatusServiceUnavailable)
 }

@@ -39,13 +39,13 @@ type heartbeat struct {
 	resumed  bool      // after a pause, until the client has answered a ping
 
 	opened time.Time // constant
-	// heard is the time, since the opening, at which data last arrived. It is cleared with the ping
+	// dataAt is the time, since the opening, at which data last arrived. It is cleared with the ping
 	// whose answer is awaited. It needs no lock.
-	heard atomic.Int64
+	dataAt atomic.Int64
 }
 
 // hears records that data arrives. It needs no lock.
-func (h *heartbeat) hears() { h.heard.Store(int64(time.Since(h.opened))) }
+func (h *heartbeat) hears() { h.dataAt.Store(int64(time.Since(h.opened))) }
 
 // start sets the timer for the first ping.
 func (h *heartbeat) start(expire func()) {
@@ -90,7 +90,7 @@ func (h *heartbeat) nextPing() time.Time { return h.pinged.Add(h.o.PingInterval)
 // ping begins to wait for the answer to a ping.
 func (h *heartbeat) ping() {
 	h.pinged = time.Now()
-	h.heard.Store(0)
+	h.dataAt.Store(0)
 	h.arm(phaseWaiting, h.o.PingTimeout)
 }
 
@@ -126,8 +126,8 @@ func (h *heartbeat) expired(stalled bool) verdict {
 	case early:
 		h.pinged = now
 		h.arm(h.phase, h.due.Sub(now))
-	case h.heard.Load() > 0 && !stalled:
-		h.alive = h.opened.Add(time.Duration(h.heard.Swap(0)))
+	case h.dataAt.Load() > 0 && !stalled:
+		h.alive = h.opened.Add(time.Duration(h.dataAt.Swap(0)))
 		h.answered = h.alive
 		h.arm(phaseExtended, h.alive.Add(h.o.PingTimeout).Sub(now))
 		return verdictNone

@@ -106,7 +106,7 @@ type Options struct {
 	// or when the connection is closed, its serve function has returned and nothing is left to write.
 	// A polling client has 30 seconds to fetch the rest. Neither may block.
 	Admit func(*http.Request) (ended func(), err error)
-	// OnRefused is called for each request that is refused before it reaches a connection, with the
+	// OnRefused is optional. It is called for each request that is refused before it reaches a connection, with the
 	// protocol's code and message: 0 to 5, -1 while the server refuses new connections, and -2 if
 	// Admit does. It must not block.
 	OnRefused func(r *http.Request, code int, message string)
@@ -114,8 +114,9 @@ type Options struct {
 	// Its name is "io" if empty, its path "/", SameSite Lax; it is always HttpOnly. It requires
 	// polling among the Transports.
 	Cookie *http.Cookie
-	// InitialHeaders may change the headers of the response to the first request
-	// of a session, Headers those of all responses of sessions and of the 101.
+	// InitialHeaders and Headers are optional. InitialHeaders may change the headers of the response to
+	// the first request of a session, Headers those of all responses of sessions and of the 101. They
+	// must not block.
 	InitialHeaders, Headers func(h http.Header, r *http.Request)
 	// Use lists middlewares, the outermost first, that each request passes through. A middleware
 	// that wraps the ResponseWriter must give it an Unwrap method, or it prevents upgrades.

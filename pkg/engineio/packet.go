@@ -94,8 +94,8 @@ func (p *Packet) hold(s *counts) int {
 	return 0
 }
 
-// letGo undoes hold after a connection has written the packet.
-func (p *Packet) letGo(s *counts) int {
+// release undoes hold after a connection has written the packet.
+func (p *Packet) release(s *counts) int {
 	if p.countedBy.Load() != s {
 		return p.Len()
 	}

@@ -45,7 +45,7 @@ const (
 	getNone   getState = iota // none, or its answer is being written: the next may arrive
 	getWaits                  // until something is queued
 	getWrites                 // it was woken as the connection's writer
-	getCloses                 // it was woken to tell the client that the transport is closed
+	getCloses                 // it was woken to send the client the close of the transport
 )
 
 // pollingTransport is HTTP long-polling: the answers to the client's GETs carry queued packets, its
@@ -84,7 +84,7 @@ func (p *pollingTransport) wake(get getState) bool {
 	return true
 }
 
-// last returns the packet that tells the client of the end of its connection.
+// last returns the packet that ends the client's connection.
 func (p *pollingTransport) last() *Packet {
 	if errors.Is(p.c.closed, errPeerClosed) {
 		return noopPacket // a closed peer needs no close
@@ -97,13 +97,13 @@ func (p *pollingTransport) close(how closeMode) {
 	if p.probing != nil {
 		p.probing.interruptRead()
 	}
-	hurry := how != closeFlush || p.c.server.closing.Load()
+	immediate := how != closeFlush || p.c.server.closing.Load()
 	switch {
 	case p.get != getNone && p.c.queue.pending == nil:
 		p.c.push(p.last())
-	case p.get == getNone && hurry:
+	case p.get == getNone && immediate:
 		p.c.discard()
-	case !hurry:
+	case !immediate:
 		// The close gets a response of its own. Stock clients act on it before the preceding
 		// messages of the same response, and so would process those only after they have
 		// reconnected and requested them again.

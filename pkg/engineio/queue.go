@@ -227,7 +227,7 @@ func (q *queue) uncount(b *batch) {
 	q.paced -= b.paced
 	q.answers[small] -= b.answers[small]
 	q.answers[large] -= b.answers[large]
-	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })
+	n := b.sum(func(p *Packet) int { return p.release(q.counts) })
 	q.counts.queued.Add(int64(-n))
 }
 

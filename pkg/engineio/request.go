@@ -67,7 +67,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := newRequest(r)
-	defer func() { s.tellEnded(req.ended) }()
+	defer func() { s.callEnded(req.ended) }()
 	c, no := s.verify(req)
 	switch {
 	case no == unknownSession && s.forward(w, req):

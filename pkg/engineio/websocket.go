@@ -145,13 +145,13 @@ func (t *websocketTransport) form(p *Packet) []byte {
 func (t *websocketTransport) pong(data string) error {
 	p := newPacket(opPong, nil, []byte(data))
 	t.c.mu.Lock()
-	mine := t.c.ws == t
-	if mine && t.c.closed == nil {
+	current := t.c.ws == t
+	if current && t.c.closed == nil {
 		t.c.queue.addPong(p)
 		t.c.kick()
 	}
 	t.c.mu.Unlock()
-	if !mine {
+	if !current {
 		return t.writeNow(p.frame)
 	}
 	return nil
@@ -170,14 +170,14 @@ func (t *websocketTransport) writeNow(b []byte) error {
 
 // close sends the close of the connection to the peer. c.mu is held.
 func (t *websocketTransport) close() {
-	t.c.push(farewell(t.c.closed))
+	t.c.push(closeMessage(t.c.closed))
 	t.c.heart.arm(phaseClosing, websocketCloseTimeout)
 	t.interruptRead()
 }
 
-// farewell returns the close frame for the reason of an end: an empty one, unless the
+// closeMessage returns the close frame for the reason of an end: an empty one, unless the
 // WebSocket protocol requires a code.
-func farewell(cause *CloseError) *Packet {
+func closeMessage(cause *CloseError) *Packet {
 	closed, isClosed := errors.AsType[*websocket.CloseError](cause)
 	switch {
 	case errors.Is(cause, errTooLarge):

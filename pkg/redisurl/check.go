@@ -22,6 +22,7 @@ var (
 
 // Check queries whether all primaries meet the requirements: Redis 6.2 or later, 7.0 in a
 // Cluster, not a replica, with the maxmemory-policy noeviction. It needs only the right to run INFO.
+// The error wraps [ErrTooOld] or [ErrEvicts] if a version or the policy is wrong.
 func (t *Target) Check(ctx context.Context) error {
 	servers, err := t.primaries(ctx)
 	if err != nil {

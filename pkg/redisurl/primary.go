@@ -114,7 +114,7 @@ func (t *Target) askSentinel(ctx context.Context, sentinel string) (addr string,
 		case err != nil:
 			return err
 		case len(parts) != 2:
-			return fmt.Errorf("%d parts of an address", len(parts))
+			return fmt.Errorf("address has %d parts, want 2", len(parts))
 		default:
 			addr = net.JoinHostPort(parts[0], parts[1])
 			return nil

@@ -66,8 +66,8 @@ type Peeker interface {
 	Peek(ctx context.Context, pid string) (s Session, left time.Duration, err error)
 }
 
-// A Store holds the sessions of the whole cluster. Its methods are safe for concurrent use; each
-// returns when its context ends, or earlier, with the context's error wrapped. The caller
+// A Store holds the sessions of the whole cluster. Its methods are safe for concurrent use. Each
+// returns at the latest when its context ends; the error then wraps the context's error. The caller
 // serializes the writes of one session. After any error other than those above, or that of check,
 // it is unknown whether the call had an effect.
 type Store interface {

@@ -6,8 +6,8 @@ import (
 )
 
 // Answers are the answers to an event that was sent with EmitWithAck. They are collected as they
-// arrive, whether or not All is used, until all have arrived or the timeout expires. Safe for
-// concurrent use.
+// arrive, whether or not All is used, until all have arrived or the timeout expires. Its methods are safe
+// for concurrent use.
 type Answers struct {
 	mu   sync.Mutex
 	got  []Answer

@@ -27,10 +27,10 @@ func mayAnswer(m adapter.Member, now []adapter.Member) bool {
 	})
 }
 
-// newcomers returns the nodes that were not among the members before: they have joined since, or
+// joined returns the nodes that were not among the members before: they have joined since, or
 // just before. If the query was handed to more nodes than have answered, one of them may have
 // received it.
-func (of *audience) newcomers(now []adapter.Member) []adapter.Member {
+func (of *audience) joined(now []adapter.Member) []adapter.Member {
 	return slices.DeleteFunc(slices.Clone(now), func(m adapter.Member) bool { return knows(of.members, m.ID) })
 }
 
@@ -56,7 +56,7 @@ func (q *query) progress() (got []Answer, complete bool) {
 	switch {
 	case enough && !q.all:
 		return got, true
-	case !enough && (!fresh || slices.ContainsFunc(q.newcomers(q.now), waits)):
+	case !enough && (!fresh || slices.ContainsFunc(q.joined(q.now), waits)):
 		return got, false
 	}
 	// Without members the other nodes are unknown.
@@ -83,7 +83,7 @@ func (q *query) unanswered(cause error) error {
 	}
 	all := slices.Clone(q.members)
 	if len(q.nodes) < q.receivers {
-		all = append(all, q.newcomers(now)...)
+		all = append(all, q.joined(now)...)
 	} else if !q.all { // enough of the nodes that were connected have answered
 		all = slices.DeleteFunc(all, func(m adapter.Member) bool { return !knows(now, m.ID) || mayAnswer(m, now) })
 	}

@@ -143,7 +143,7 @@ func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed
 
 // reachable returns ErrDisconnected for a broadcast to one socket that has ended.
 func (b emitter) reachable() error {
-	if b.self && b.by.hasGone() {
+	if b.self && b.by.hasEnded() {
 		return ErrDisconnected
 	}
 	return nil

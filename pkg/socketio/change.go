@@ -68,14 +68,14 @@ func (s *Socket) wake() {
 // missing returns the names of rooms that the socket is not in, each once.
 // s.mu is held.
 func (s *Socket) missing(names []string) []string {
-	var news []string
+	var added []string
 	for _, name := range names {
 		if s.rooms.current(name) == nil {
-			news = append(news, name)
+			added = append(added, name)
 		}
 	}
-	slices.Sort(news)
-	return slices.Compact(news)
+	slices.Sort(added)
+	return slices.Compact(added)
 }
 
 // background changes the socket on a new goroutine, for a caller that must not wait, and calls

@@ -72,7 +72,7 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 		return claimed, err
 	}
 	if err != nil {
-		if last.PID != "" { // the claim may have been executed; no other node would tell the owner
+		if last.PID != "" { // the claim may have been executed; no other node would notify the owner
 			srv.owned.unanswered(&lostClaim{Ref: session.Ref{PID: pid, Fence: last.Fence + 1}, socket: s, former: last.Owner})
 		}
 		return claimed, err
@@ -81,8 +81,8 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 	s.pid, s.fence, s.former = claimed.PID, claimed.Fence, former
 	s.mu.Unlock()
 	entered := srv.owned.enter(s)
-	if former != self { // also if it was not entered: the winner tells only this node
-		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
+	if former != self { // also if it was not entered: the later claimant notifies only this node
+		srv.notifyEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
 	}
 	if !entered {
 		srv.log.Info("session claimed by a later connection", zap.String("namespace", s.nsName))
@@ -141,7 +141,7 @@ func (r *recovery) resign() {
 	s.unplace()
 	s.endClaim(ServerDisconnect)
 	s.ns.srv.owned.leave(s)
-	s.answerGone() // the held deliveries
+	s.answerEnded() // the held deliveries
 	s.mu.Lock()
 	s.former = ""
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt, s.catchUp = "", "", 0, nil, memberships{partitions: s.rooms.partitions}, nil, nil

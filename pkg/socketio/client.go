@@ -201,11 +201,11 @@ func (c *client) connect(p *packet.Packet) {
 func (s *Server) connectable() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	most := s.opts.NamespacesPerConnection
+	maximum := s.opts.NamespacesPerConnection
 	if len(s.parents) == 0 { // there are no others
-		most = min(most, len(s.namespaces))
+		maximum = min(maximum, len(s.namespaces))
 	}
-	return most
+	return maximum
 }
 
 // attach adds a socket to the connection, or returns the reason why that exceeds a limit.
@@ -319,7 +319,7 @@ func (c *client) report(err error) {
 	}
 }
 
-// end tells all sockets that the connection has ended.
+// end disconnects all sockets because the connection has ended.
 func (c *client) end(err error) {
 	c.srv.unconnected.remove(c, true)
 	reason := TransportClose

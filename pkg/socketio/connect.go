@@ -68,7 +68,7 @@ func (s *Socket) abandon(cause error) {
 	s.wake()
 	s.mu.Unlock()
 	s.unplace()
-	s.answerGone()
+	s.answerEnded()
 	s.client.detach(s)
 	s.mail.drop(s.client)
 	s.cancel(cause)
@@ -170,11 +170,11 @@ func (r *ConnectRequest) begin(ctx context.Context) error {
 		s.endSession(ClientDisconnect) // the client does not know the session yet
 		return err
 	}
-	s.ns.tellRooms(s.ID(), true, r.rooms...)
+	s.ns.reportRooms(s.ID(), true, r.rooms...)
 	return nil
 }
 
-// answerConnect tells the client that it is connected, and starts the socket's handlers. s.mu is
+// answerConnect answers the client's CONNECT, and starts the socket's handlers. s.mu is
 // held, so that no event can precede the answer.
 func (s *Socket) answerConnect() error {
 	if s.stage.gone() {

@@ -39,8 +39,8 @@ type delivery struct {
 	ns *Namespace
 	ev *adapter.Event
 	// cursor is the stamp of the event: the node's cursor after it.
-	cursor adapter.Cursor
-	spared string // the id of the socket that a simple event excludes, or ""
+	cursor   adapter.Cursor
+	excluded string // the id of the socket that a simple event excludes, or ""
 	// ackID numbers the acks that the event requests, the same for all members on
 	// this node; empty for none.
 	ackID     string
@@ -82,7 +82,7 @@ func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 		case len(except) == 0:
 			d.simple = true
 		case len(except) == 1 && except[0].Kind == rooms.Own:
-			d.simple, d.spared = true, except[0].Name
+			d.simple, d.excluded = true, except[0].Name
 		}
 	}
 	return d

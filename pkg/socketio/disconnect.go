@@ -37,7 +37,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	}
 	cause := &DisconnectError{Reason: reason, Moved: s.session == sessionMoved}
 	s.mu.Unlock()
-	s.answerGone()
+	s.answerEnded()
 	if reason == ServerDisconnect || cause.Moved { // earlier packets of the client may still arrive
 		s.client.bar(s.nsName)
 	}
@@ -79,7 +79,7 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	}
 	defer func() { s.depart(reason, grace, moved) }() // also if one of the functions ends the goroutine
 	if !moved {
-		s.tell("OnDisconnecting", onLeaving, reason)
+		s.report("OnDisconnecting", onLeaving, reason)
 	}
 }
 
@@ -95,7 +95,7 @@ func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
 	ended, _ := srv.turns.take(ctx, n) // continues without a turn if none is free: the socket must end
 	names := s.unplace()
 	ended()
-	s.ns.tellRooms(s.ID(), false, names...)
+	s.ns.reportRooms(s.ID(), false, names...)
 	srv.owned.leave(s)
 	s.ns.remove(s, s.ID())
 	s.mu.Lock()
@@ -119,7 +119,7 @@ func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
 		return
 	}
 	srv.stats.disconnects.add(string(reason))
-	s.tell("OnDisconnect", onDisconnect, reason)
+	s.report("OnDisconnect", onDisconnect, reason)
 }
 
 // awaitEnd waits until an ending socket has been disconnected and its session written, or until ctx
@@ -225,7 +225,7 @@ func (c *client) closeMoved() {
 // clients do not reconnect automatically after either. Disconnect returns when the disconnect has
 // its place in the order, at the latest after some seconds.
 func (s *Socket) Disconnect(closeConn bool) {
-	if !s.hasGone() {
+	if !s.hasEnded() {
 		ctx, cancel := s.ns.srv.store()
 		defer cancel()
 		s.awaitPublished(ctx, true) // events in other partitions may come later than the command

@@ -13,9 +13,9 @@ import (
 // write, and then for its client to receive its queued packets and the close.
 const leaveTimeout = storeTimeout
 
-// leastTaking is the minimum time for a client to receive the close. The next poll of a polling
+// minTaking is the minimum time for a client to receive the close. The next poll of a polling
 // client may be in flight.
-const leastTaking = 250 * time.Millisecond
+const minTaking = 250 * time.Millisecond
 
 // Drain disconnects the clients before a Close without loss for any of them. From now on it refuses
 // new clients, so that stock clients retry, and closes each connection at a random moment within
@@ -50,7 +50,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 		timer.Reset(time.Until(start.Add(moment)))
 		select {
 		case <-timer.C:
-			leaving.Go(func() { c.leave(ctx, min(max(over, leastTaking), leaveTimeout)) })
+			leaving.Go(func() { c.leave(ctx, min(max(over, minTaking), leaveTimeout)) })
 		case <-c.conn.Context().Done(): // ended without Drain
 		case <-ctx.Done():
 			return context.Cause(ctx)

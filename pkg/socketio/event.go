@@ -150,7 +150,7 @@ func (e *Event) Socket() *Socket { return e.socket }
 // another node.
 func (e *Event) Size() int { return e.size }
 
-// Received returns when the event arrived from the client, so that a handler can tell how long it was
+// Received returns when the event arrived from the client, so that a handler can determine how long it was
 // queued behind the handlers of the client's earlier events. It is zero for an event of another node.
 func (e *Event) Received() time.Time { return e.at }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// An eviction tells a session's former owner that the session was claimed.
+// An eviction notifies a session's former owner that the session was claimed.
 type eviction struct {
 	session.Ref
 	Abandoned bool // the claim failed, and the client is not connected
@@ -22,7 +22,7 @@ type eviction struct {
 const (
 	// evictionPeriod is the interval between two attempts to send evictions to a node.
 	evictionPeriod = 250 * time.Millisecond
-	// maxEvictions bounds the evictions that wait for one node. Its fences tell it of others.
+	// maxEvictions bounds the pending evictions of one node. It detects others by their fences.
 	maxEvictions = 10_000
 )
 
@@ -71,10 +71,10 @@ func (w *evictions) giveUp(owner string) int {
 	return n
 }
 
-// tellEviction notifies a session's former owner, a node, that the session has been claimed. If the
+// notifyEviction notifies a session's former owner, a node, that the session has been claimed. If the
 // message cannot be sent, it is sent later, as long as the node is in the cluster. If it is lost, the
-// fence tells the node at its next write or refresh.
-func (s *Server) tellEviction(owner string, e eviction) {
+// node detects it by the fence at its next write or refresh.
+func (s *Server) notifyEviction(owner string, e eviction) {
 	switch owner {
 	case "":
 		return

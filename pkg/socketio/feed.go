@@ -44,16 +44,16 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 	}
 }
 
-// A clock is how much a partition's clock is behind this node's, at most, as of late: how old a position
-// was when it came. It counts for as long as positions of then matter, because the clock may have been set
+// A clock is how much a partition's clock is behind this node's, at most, recently: how old a position
+// was when it arrived. It counts for as long as positions of then matter, because the clock may have been set
 // right since.
 type clock struct {
 	since          time.Time
 	behind, before time.Duration // the maxima since then, and in the time before
 }
 
-// noteClocks notes the clocks of those positions that have come now. Others stand still while nothing is
-// published.
+// noteClocks notes the clocks of those positions that have advanced. Others do not change while nothing
+// is published.
 func (f *feed) noteClocks(c adapter.Cursor, memory time.Duration) {
 	for i := range uint16(c.Partitions()) {
 		if at := c.In(i); at != f.cursor.In(i) {
@@ -95,7 +95,7 @@ func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
 	ctx, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()
 	for _, c := range copies {
-		if n.hears(c.To) {
+		if n.hasMember(c.To) {
 			n.srv.awaitFeed(ctx, c.At)
 		}
 	}
@@ -103,23 +103,23 @@ func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
 
 // awaitFeed waits until the feed has reached a position.
 func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
-	came, done := s.feed.await(at)
+	reached, done := s.feed.await(at)
 	defer done()
 	select {
-	case <-came:
+	case <-reached:
 	case <-ctx.Done():
 	case <-s.ctx.Done():
 	}
 }
 
-// hears reports whether a connected socket of this node is in one of the rooms, so that the feed
+// hasMember reports whether a connected socket of this node is in one of the rooms, so that the feed
 // receives the rooms' events.
-func (n *Namespace) hears(list []rooms.Room) bool {
+func (n *Namespace) hasMember(list []rooms.Room) bool {
 	for s := range n.index.Candidates(rooms.Target{To: list}) {
 		s.mu.Lock()
-		heard := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
+		found := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
 		s.mu.Unlock()
-		if heard {
+		if found {
 			return true
 		}
 	}

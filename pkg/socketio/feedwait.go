@@ -15,9 +15,9 @@ type feedWaits struct {
 
 // A feedWait has an ack or a channel.
 type feedWait struct {
-	at   adapter.Position
-	ack  *heldAck
-	came chan struct{} // closed when the feed has reached at
+	at      adapter.Position
+	ack     *heldAck
+	reached chan struct{} // closed when the feed has reached at
 }
 
 // A waitQueue holds the waits for positions of one partition, sorted.
@@ -75,7 +75,7 @@ func (f *feed) passed() {
 		for w, ok := q.pop(f.cursor); ok; w, ok = q.pop(f.cursor) {
 			f.waits.n--
 			if w.ack == nil {
-				close(w.came)
+				close(w.reached)
 				continue
 			}
 			s := w.ack.socket
@@ -90,7 +90,7 @@ func (f *feed) passed() {
 
 // await returns a channel that is closed when the feed has reached a position, and a function that
 // ends the wait.
-func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
+func (f *feed) await(at adapter.Position) (reached <-chan struct{}, done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := make(chan struct{})
@@ -98,7 +98,7 @@ func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
 		close(c)
 		return c, func() {}
 	}
-	f.hold(feedWait{at: at, came: c})
+	f.hold(feedWait{at: at, reached: c})
 	return c, func() {
 		select {
 		case <-c:
@@ -108,7 +108,7 @@ func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		q := f.waits.queues[at.Partition]
-		if i := slices.IndexFunc(q.waits, func(w feedWait) bool { return w.came == c }); i >= 0 {
+		if i := slices.IndexFunc(q.waits, func(w feedWait) bool { return w.reached == c }); i >= 0 {
 			q.waits = slices.Delete(q.waits, i, i+1)
 			f.waits.n--
 		}

@@ -22,7 +22,7 @@ type Former struct {
 }
 
 // Former returns the session that the client wants to continue. ok is false if the client names none
-// that exists in this namespace, or the store cannot tell without a claim. The client has proved by the
+// that exists in this namespace, or the store cannot determine that without a claim. The client has proved by the
 // private id that it is the session's client; whether it will be recovered is not decided yet.
 //
 // It reads from the store, for the time that ctx allows. The error wraps ErrTemporary, so that a

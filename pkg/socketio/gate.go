@@ -136,7 +136,7 @@ func (g *gate) discard(end adapter.Cursor) {
 }
 
 // given returns the position up to which the client has been given all events, live or in a replay,
-// once the feed has reached c. It belongs to the history in which the socket was born, which the
+// once the feed has reached c. It belongs to the history in which the socket was created, which the
 // feed may not have reached yet.
 func (g *gate) given(c, born adapter.Cursor) adapter.Cursor {
 	known := g.floor

@@ -20,7 +20,7 @@ func (s *Socket) receive(p *packet.Packet) error {
 	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID, at: time.Now()}
 	srv.stats.eventsIn.Add(1)
 	e.size = len(p.Data) + totalSize(p.Attachments)
-	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
+	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.overHalf(srv.opts.ReceiveBudget), e)
 	if full != nil {
 		return s.park(e, full)
 	}
@@ -71,13 +71,13 @@ func (s *Socket) handle(e *Event) {
 
 // fail reports an error to the error handlers, or to the log.
 func (s *Socket) fail(err error) {
-	if !s.tellErrors(err) {
+	if !s.reportError(err) {
 		s.client.srv.log.Warn("socket error", zap.String("namespace", s.nsName), zap.String("socket", s.ID()), zap.Error(err))
 	}
 }
 
-// tellErrors calls the error handlers, and reports whether there are any.
-func (s *Socket) tellErrors(err error) bool {
+// reportError calls the error handlers, and reports whether there are any.
+func (s *Socket) reportError(err error) bool {
 	s.mu.Lock()
 	onError := s.onError
 	s.mu.Unlock()
@@ -177,10 +177,10 @@ func length(ps []*engineio.Packet) (bytes int) {
 // awaitCalm waits, in front of a large answer, until not much else is queued: more will be, before the
 // client has taken both. It does not wait for long, because the client's next event can be what makes
 // it less: it leaves a busy room.
-func (c *client) awaitCalm(ctx context.Context, most int) {
+func (c *client) awaitCalm(ctx context.Context, maximum int) {
 	ctx, cancel := context.WithTimeout(ctx, c.srv.opts.Engine.PingTimeout/2)
 	defer cancel()
-	_ = c.whileTaking(ctx, func(ctx context.Context) error { return c.conn.WaitQueue(ctx, most) })
+	_ = c.whileTaking(ctx, func(ctx context.Context) error { return c.conn.WaitQueue(ctx, maximum) })
 }
 
 // whileTaking calls wait as long as the client reads. Handlers that wait for a slow client are not
@@ -241,7 +241,7 @@ func (s *Socket) awaitQueueSpace() {
 	if !full() {
 		return
 	}
-	for end := time.Now().Add(queueWait); full() && time.Now().Before(end) && !s.hasGone(); {
+	for end := time.Now().Add(queueWait); full() && time.Now().Before(end) && !s.hasEnded(); {
 		ctx, cancel := context.WithTimeout(s.ctx, goneLook)
 		if conn.WaitQueue(ctx, half) == nil && full() {
 			<-ctx.Done() // until less waits

@@ -84,6 +84,7 @@ func (s *Socket) OnError(f func(error)) { register("OnError", &s.mu, &s.onError,
 
 // OnDisconnecting calls f when the socket is about to be disconnected and is still in its rooms. In
 // the late case that OnDisconnect describes, the socket has already left them.
+// f is called after the last event has been handled, and may block; [Server.Close] waits for it.
 func (s *Socket) OnDisconnecting(f func(Reason)) { register("OnDisconnecting", &s.mu, &s.onLeaving, f) }
 
 // OnDisconnect calls f when the socket has been disconnected and has left its rooms. It is not
@@ -95,13 +96,13 @@ func (s *Socket) OnDisconnecting(f func(Reason)) { register("OnDisconnecting", &
 // already connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) { register("OnDisconnect", &s.mu, &s.onDisconnect, f) }
 
-// tellOutgoing reports an event that is queued. s.mu is held.
-func (s *Socket) tellOutgoing(d *delivery) {
+// reportOutgoing reports an event that is queued. s.mu is held.
+func (s *Socket) reportOutgoing(d *delivery) {
 	fs := s.outgoing.fs
 	if len(fs) == 0 {
 		return
 	}
-	s.outgoing.tell(s.client.srv, d.size(), func() {
+	s.outgoing.report(s.client.srv, d.size(), func() {
 		name, raw, err := packet.SplitEvent(d.ev.Data)
 		if err != nil {
 			return

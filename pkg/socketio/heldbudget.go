@@ -24,11 +24,11 @@ type heldBudget struct {
 // replay reads it again or an ack can be sent early, takes at most half of the budget: clients that take
 // their replays slowly hold it for minutes, and a socket that must hold an event would be cut.
 func (b *heldBudget) refuses(bytes int, spare bool) bool {
-	most := b.most
+	maximum := b.most
 	if spare {
-		most /= 2
+		maximum /= 2
 	}
-	return most > 0 && bytes > smallHeld && b.bytes.Load() > most
+	return maximum > 0 && bytes > smallHeld && b.bytes.Load() > maximum
 }
 
 // keep counts that one more gate holds a delivery.

@@ -6,7 +6,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// incomplete holds a few events of a replay. The first is a command that came without its payload.
+// incomplete holds a few events of a replay. The first is a command that arrived without its payload.
 // The payload decides which events are missed, so the events wait until it has been read, together
 // with the payloads of later commands.
 type incomplete struct {

@@ -35,12 +35,12 @@ func (s *Socket) join(ctx context.Context, names []string, back *rewinding) erro
 		s.mu.Unlock()
 		return ErrDisconnected
 	}
-	news := s.missing(names)
-	if len(news) == 0 && back == nil {
+	added := s.missing(names)
+	if len(added) == 0 && back == nil {
 		s.mu.Unlock()
 		return nil
 	}
-	if err := s.tooMany(news); err != nil {
+	if err := s.tooMany(added); err != nil {
 		s.mu.Unlock()
 		if errors.Is(err, errMemberships) {
 			s.client.limited(limitMemberships, s.ns.srv.opts.MembershipBudget, "bytes")
@@ -50,23 +50,23 @@ func (s *Socket) join(ctx context.Context, names []string, back *rewinding) erro
 		return err
 	}
 	s.observe(at)
-	s.enter(news)
+	s.enter(added)
 	s.mu.Unlock()
-	return s.settle(ctx, news, nil, back)
+	return s.settle(ctx, added, nil, back)
 }
 
 // tooMany reports whether the socket cannot join more rooms. If it can, their cost is reserved, and
 // enter follows. s.mu is held.
-func (s *Socket) tooMany(news []string) error {
-	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+len(news) > most {
-		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
+func (s *Socket) tooMany(added []string) error {
+	if maximum := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+len(added) > maximum {
+		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, maximum)
 	}
-	if err := s.tooManyStays(len(news)); err != nil {
+	if err := s.tooManyStays(len(added)); err != nil {
 		return err
 	}
 	budget := int64(s.ns.srv.opts.MembershipBudget)
 	within := func() error {
-		return s.reserve(int(s.rooms.count)+len(news), slices.Values(news), budget-budget/4)
+		return s.reserve(int(s.rooms.count)+len(added), slices.Values(added), budget-budget/4)
 	}
 	err := within()
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Socket) settle(ctx context.Context, names []string, by *place, back *re
 		return fmt.Errorf("socketio: join: %w", err)
 	}
 	if len(names) > 0 {
-		s.ns.tellRooms(s.ID(), true, names...)
+		s.ns.reportRooms(s.ID(), true, names...)
 	}
 	return nil
 }
@@ -213,14 +213,14 @@ func (s *Socket) joinByCommand(d *delivery) {
 	}
 	slices.Sort(older)
 	older = slices.Compact(older)
-	news := s.missing(names)
-	if len(news) > 0 {
-		s.enter(news)
+	added := s.missing(names)
+	if len(added) > 0 {
+		s.enter(added)
 	}
 	if !s.rooms.command(names) && len(older) == 0 {
 		return
 	}
-	if len(news) == 0 {
+	if len(added) == 0 {
 		s.gate.shut++
 	}
 	p := &place{
@@ -230,5 +230,5 @@ func (s *Socket) joinByCommand(d *delivery) {
 	if !p.before.SameHistory(p.cursor) {
 		p.before = p.cursor
 	}
-	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p, nil) }, p.marker.release)
+	s.background(func(ctx context.Context) error { return s.settle(ctx, added, p, nil) }, p.marker.release)
 }

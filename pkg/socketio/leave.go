@@ -85,7 +85,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	if len(left) == 0 {
 		return nil
 	}
-	s.ns.tellRooms(s.ID(), false, left...)
+	s.ns.reportRooms(s.ID(), false, left...)
 	defer s.finishLeave(l)                                                          // once it is stored
 	stored, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // the leave does not end with the caller's context
 	defer cancel()
@@ -120,7 +120,7 @@ func (s *Socket) unlist(name string) {
 // Until it has reached them, the node keeps its subscriptions.
 //
 // Nothing is delivered until the session is stored: an event after the command has an offset that
-// covers it, so nothing else would tell a recovery of the command.
+// covers it, so a recovery would not know the command otherwise.
 func (s *Socket) leaveByCommand(d *delivery) {
 	seen := s.gate.given(d.ev.Cursor, s.rooms.born)
 	end := d.command.ends(seen)
@@ -143,7 +143,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	}
 	s.gate.shut++
 	s.background(func(ctx context.Context) error {
-		s.ns.tellRooms(s.ID(), false, left...)
+		s.ns.reportRooms(s.ID(), false, left...)
 		if err := s.saveAndOpen(ctx); err != nil {
 			return err
 		}

@@ -46,14 +46,14 @@ func (l *connLimits) init() {
 }
 
 // limited counts and logs that a connection has reached a limit.
-func (c *client) limited(limit string, most int, unit string) {
+func (c *client) limited(limit string, maximum int, unit string) {
 	c.srv.stats.limited.add(limit)
-	c.logLimit(limit, most, unit)
+	c.logLimit(limit, maximum, unit)
 }
 
-func (c *client) logLimit(limit string, most int, unit string) {
+func (c *client) logLimit(limit string, maximum int, unit string) {
 	if c.srv.stats.limited.logs[limit].allow(time.Now()) {
-		c.srv.log.Warn("connection limit reached", zap.String("limit", limit), zap.Int("limit_"+unit, most),
+		c.srv.log.Warn("connection limit reached", zap.String("limit", limit), zap.Int("limit_"+unit, maximum),
 			zap.String("address", c.conn.Handshake().RemoteAddr))
 	}
 }

@@ -35,7 +35,7 @@ func (c *lostClaim) disown() {
 	if c.former == "" {
 		c.socket.mail.put(&srv.tasks, c.socket.reportMoved)
 	} else {
-		srv.spawn(func() { srv.tellEviction(c.former, eviction{c.Ref, true}) })
+		srv.spawn(func() { srv.notifyEviction(c.former, eviction{c.Ref, true}) })
 	}
 }
 
@@ -76,12 +76,12 @@ func (s *Socket) reportMoved() {
 	onLeaving, onDisconnect := s.onLeaving, s.onDisconnect
 	s.mu.Unlock()
 	s.client.srv.stats.disconnects.add(string(reason))
-	s.tell("OnDisconnecting", onLeaving, reason)
-	s.tell("OnDisconnect", onDisconnect, reason)
+	s.report("OnDisconnecting", onLeaving, reason)
+	s.report("OnDisconnect", onDisconnect, reason)
 }
 
-// tell calls handlers of a disconnect. After a panic the remaining ones still run.
-func (s *Socket) tell(callback string, fs []func(Reason), reason Reason) {
+// report calls handlers of a disconnect. After a panic the remaining ones still run.
+func (s *Socket) report(callback string, fs []func(Reason), reason Reason) {
 	for _, f := range fs {
 		s.guard(callback, func() { f(reason) })
 	}
@@ -119,7 +119,7 @@ func (s *Server) giveUp(c *lostClaim) {
 		case err == nil, errors.Is(err, errClaimed):
 			later := eviction{session.Ref{PID: c.PID, Fence: max(c.Fence, found.Fence)}, false}
 			s.evict(later)
-			s.tellEviction(c.former, later) // the latest knows only its own predecessor
+			s.notifyEviction(c.former, later) // the latest knows only its own predecessor
 			if found.Fence < c.Fence || found.Fence == c.Fence && found.Owner == self {
 				s.owned.settle(c)
 			} // otherwise a later one, if any, reports its outcome

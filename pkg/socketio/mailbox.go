@@ -103,9 +103,9 @@ func (m *mailbox) expect() {
 
 // putEvent adds the handling of a received event. Before CONNECT is answered it refuses more than
 // may wait for that. Afterwards, if the limit is reached, it does not add the event and returns a
-// fullMail to wait for. If crowded, because the events of all sockets fill half of the budget,
+// fullMail to wait for. If overHalf, because the events of all sockets fill half of the budget,
 // the limit is smallReceived bytes: the socket's own handlers make space.
-func (m *mailbox) putEvent(on *tasks, limit mailLimit, crowded bool, e *Event) (*fullMail, error) {
+func (m *mailbox) putEvent(on *tasks, limit mailLimit, overHalf bool, e *Event) (*fullMail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	cost := e.cost()
@@ -118,7 +118,7 @@ func (m *mailbox) putEvent(on *tasks, limit mailLimit, crowded bool, e *Event) (
 		return m.awaitSpace(limitEvents, limit), nil
 	case m.open && m.bytes >= limit.bytes:
 		return m.awaitSpace(limitBytes, limit), nil
-	case m.open && crowded && m.bytes >= smallReceived:
+	case m.open && overHalf && m.bytes >= smallReceived:
 		return m.awaitSpace(limitBudget, mailLimit{limit.events, 2 * smallReceived}), nil
 	}
 	m.full = nil // the reader does not wait any more
@@ -137,10 +137,10 @@ func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 	return m.full
 }
 
-// hurry makes a reader that waits for space retry as soon as one more event has been taken out.
+// retryEarly makes a reader that waits for space retry as soon as one more event has been taken out.
 // That need not bring the mailbox below its limit: an awaited ack may have let it grow, or a large
-// event. hurry reports whether an event has been taken out already since there was no space.
-func (m *mailbox) hurry() (taken bool) {
+// event. retryEarly reports whether an event has been taken out already since there was no space.
+func (m *mailbox) retryEarly() (taken bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.full == nil {

@@ -101,11 +101,11 @@ const markerAgain = time.Second
 // subscribed to the rooms, so that each user has time to subscribe.
 func (m *marker) run(ctx context.Context) {
 	a := m.ns.srv.adapter
-	wait := func(came <-chan struct{}) (arrived bool) {
+	wait := func(reached <-chan struct{}) (arrived bool) {
 		again := time.NewTimer(markerAgain)
 		defer again.Stop()
 		select {
-		case <-came:
+		case <-reached:
 			return true
 		case <-again.C:
 		case <-ctx.Done():
@@ -137,9 +137,9 @@ func (m *marker) run(ctx context.Context) {
 		}
 	}
 	for _, at := range m.at {
-		came, done := m.ns.srv.feed.await(at)
+		reached, done := m.ns.srv.feed.await(at)
 		defer done()
-		for !wait(came) {
+		for !wait(reached) {
 			if ctx.Err() != nil {
 				return
 			}

@@ -25,7 +25,7 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 }
 
 // suspended returns the positions of the commands that the suspended stays are due to, with the
-// beginning that the stays of one command have in common: a command that came late has begun some
+// beginning that the stays of one command have in common: a command that arrived late has begun some
 // of them.
 func (m *memberships) suspended() map[adapter.Position]adapter.Cursor {
 	var joins map[adapter.Position]adapter.Cursor
@@ -73,13 +73,13 @@ func (m *memberships) had(at, later adapter.Position) {
 
 // command marks the open stays in some rooms as commanded, and reports whether any was not marked
 // before.
-func (m *memberships) command(names []string) (news bool) {
+func (m *memberships) command(names []string) (changed bool) {
 	for _, name := range names {
 		if st := m.current(name); st != nil && !st.commanded {
-			st.commanded, m.unsaved, news = true, true, true
+			st.commanded, m.unsaved, changed = true, true, true
 		}
 	}
-	return news
+	return changed
 }
 
 // enterAt applies a command of the past: it begins a stay at the command's position, unless a known

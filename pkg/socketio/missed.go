@@ -70,10 +70,10 @@ func (r *replays) begin(m *missedEvents, by *recovery) (end func()) {
 func (r *replays) giveWay(bytes int) bool {
 	r.mu.Lock()
 	var slowest *missedEvents
-	now, most := time.Now().UnixNano(), 0.0
+	now, highest := time.Now().UnixNano(), 0.0
 	for m, by := range r.sent {
-		if cost := float64(m.held) * float64(now-by.moved.Load()); m.held >= muchMore*bytes && cost > most {
-			slowest, most = m, cost
+		if cost := float64(m.held) * float64(now-by.moved.Load()); m.held >= muchMore*bytes && cost > highest {
+			slowest, highest = m, cost
 		}
 	}
 	if slowest == nil {
@@ -107,8 +107,8 @@ func (r *reservation) release() {
 // reserve returns a page for a recovery that is about to read, or a small one if no page is free,
 // if there is either.
 func (r *replays) reserve() (page reservation) {
-	for _, p := range [...]struct{ bytes, most int }{{r.page, r.budget / 2}, {r.small / 4, r.budget / 4 * 3}} {
-		if r.held.Add(int64(p.bytes)) <= int64(p.most) {
+	for _, p := range [...]struct{ bytes, highest int }{{r.page, r.budget / 2}, {r.small / 4, r.budget / 4 * 3}} {
+		if r.held.Add(int64(p.bytes)) <= int64(p.highest) {
 			return reservation{r, p.bytes}
 		}
 		r.held.Add(-int64(p.bytes))
@@ -149,7 +149,7 @@ var errReplayBudget = errors.New("socketio: too many recoveries with many missed
 // found returns the result of the replay.
 func (r *replay) found(end adapter.Cursor) (*missedEvents, error) {
 	srv := r.socket.ns.srv
-	held, bytes := 0, 0 // of those in front of the first one that came without its payload
+	held, bytes := 0, 0 // of those in front of the first one that arrived without its payload
 	for held < len(r.missed) && r.missed[held].Omitted == 0 {
 		bytes += missedOverhead + payloadSize(r.missed[held])
 		held++

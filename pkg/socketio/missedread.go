@@ -24,7 +24,7 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
 	p := replay{socket: s, seen: from}
-	var heard []string // of the rooms that commands joined
+	var subscribed []string // of the rooms that commands joined
 	var err error
 	for range readTries {
 		// Events that are not held are read when the limit allows it, so a session that has read
@@ -42,7 +42,7 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 			if found, err = p.found(end); err != nil {
 				break
 			}
-			if err := r.adopt(ctx, &p, found, heard); err != nil {
+			if err := r.adopt(ctx, &p, found, subscribed); err != nil {
 				found.release()
 				for _, l := range found.leaves {
 					s.endLeave(l)
@@ -51,55 +51,55 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 			}
 			return found, nil
 		}
-		if heard, err = r.hear(ctx, p.joined, heard); err != nil {
+		if subscribed, err = r.subscribeJoined(ctx, p.joined, subscribed); err != nil {
 			break
 		}
 		err = &refusal{refusedRooms, errors.New("commands repeatedly joined further rooms")}
 	}
 	s.mu.Lock()
-	for _, name := range heard {
+	for _, name := range subscribed {
 		s.unlist(name)
 	}
 	s.mu.Unlock()
-	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, heard)...)
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, subscribed)...)
 	return nil, err
 }
 
-// hear subscribes the socket to those of the joined rooms that it is not in and not yet subscribed
+// subscribeJoined subscribes the socket to those of the joined rooms that it is not in and not yet subscribed
 // to. It returns all that it is subscribed to now. The gate is shut.
-func (r *recovery) hear(ctx context.Context, joined map[string]adapter.Cursor, heard []string) ([]string, error) {
+func (r *recovery) subscribeJoined(ctx context.Context, joined map[string]adapter.Cursor, subscribed []string) ([]string, error) {
 	s := r.socket
-	var news []string
+	var added []string
 	s.mu.Lock()
 	for name := range joined {
-		if s.rooms.current(name) == nil && !slices.Contains(heard, name) {
-			news = append(news, name)
+		if s.rooms.current(name) == nil && !slices.Contains(subscribed, name) {
+			added = append(added, name)
 		}
 	}
 	s.mu.Unlock()
-	if len(news) == 0 {
-		return heard, nil
+	if len(added) == 0 {
+		return subscribed, nil
 	}
-	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, news)...); err != nil {
-		return heard, err
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, added)...); err != nil {
+		return subscribed, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range news {
+	for _, name := range added {
 		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
 	}
-	return append(heard, news...), nil
+	return append(subscribed, added...), nil
 }
 
 // adopt gives the socket the memberships at the end of a replay, and stores them if they are new,
 // with the receipt of the replay. Beside its former rooms, the socket is subscribed to some that
 // commands have joined. It stays listed in rooms that commands have left at positions beyond the end,
 // until the replay has been sent.
-func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, heard []string) error {
+func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, subscribed []string) error {
 	s, stays, end := r.socket, p.stays, found.end
 	s.mu.Lock()
 	was := s.rooms.names()
-	listed := append(heard, was...)
+	listed := append(subscribed, was...)
 	var lingering []string
 	if s.placed {
 		stays.banned = nil // later events are not for it in any case
@@ -122,7 +122,7 @@ func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, he
 			found.leaves = append(found.leaves, s.beginLeave(&command{names: lingering}, lingering, true))
 		}
 	} else { // displaced meanwhile, from the rooms that it was in
-		listed = heard
+		listed = subscribed
 	}
 	for _, name := range listed {
 		s.unlist(name)
@@ -139,8 +139,8 @@ func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, he
 	if connected { // a replay that was read again
 		is := stays.sorted()
 		slices.Sort(was)
-		s.ns.tellRooms(s.ID(), true, without(is, was)...)
-		s.ns.tellRooms(s.ID(), false, without(was, is)...)
+		s.ns.reportRooms(s.ID(), true, without(is, was)...)
+		s.ns.reportRooms(s.ID(), false, without(was, is)...)
 	}
 	if !unsaved && p.overlooked < overlookedEvents {
 		return nil

@@ -105,8 +105,8 @@ const (
 	RoomDeleted RoomEventKind = "delete-room" // after the last member has left
 )
 
-// OnRoom calls f with changes of the named rooms on this node. It counts from its registration on,
-// so register it before the first client connects. A socket that is recovered on the node that
+// OnRoom calls f with changes of the named rooms on this node. It reports the changes after its
+// registration, so register it before the first client connects. A socket that is recovered on the node that
 // still serves it neither leaves nor joins.
 //
 // f is called after the event, on a separate goroutine, for one event after the other in their
@@ -117,8 +117,8 @@ func (n *Namespace) OnRoom(f func(RoomEvent)) {
 	register("OnRoom", &n.mu, &n.onRoom, f)
 }
 
-// tellRooms reports that a socket has entered or left some rooms. It sorts their names.
-func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
+// reportRooms reports that a socket has entered or left some rooms. It sorts their names.
+func (n *Namespace) reportRooms(id string, joined bool, names ...string) {
 	n.mu.RLock()
 	listening := len(n.onRoom) > 0
 	n.mu.RUnlock()
@@ -129,8 +129,8 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 	defer n.mu.Unlock()
 	onRoom := n.onRoom
 	slices.Sort(names)
-	tell := func(kind RoomEventKind, room string) {
-		n.roomEvents.tell(n.srv, 0, func() {
+	report := func(kind RoomEventKind, room string) {
+		n.roomEvents.report(n.srv, 0, func() {
 			for _, f := range onRoom {
 				n.srv.guard("OnRoom", func() { f(RoomEvent{Kind: kind, Room: room, SocketID: id}) })
 			}
@@ -143,18 +143,18 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 			if members == nil {
 				members = make(map[string]int)
 				put(&n.occupancy, name, members)
-				tell(RoomCreated, name)
+				report(RoomCreated, name)
 			}
 			if members[id]++; members[id] == 1 {
-				tell(RoomJoined, name)
+				report(RoomJoined, name)
 			}
 		case members[id] > 1:
 			members[id]--
 		case members[id] == 1:
-			tell(RoomLeft, name)
+			report(RoomLeft, name)
 			if delete(members, id); len(members) == 0 {
 				delete(n.occupancy, name)
-				tell(RoomDeleted, name)
+				report(RoomDeleted, name)
 			}
 		}
 	}

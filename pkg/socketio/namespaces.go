@@ -87,16 +87,16 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 		put(&s.namespaces, name, n)
 	}
 	n.clients += clients
-	told := s.onNew
+	onNew := s.onNew
 	s.mu.Unlock()
 	if isNew && n.announced != nil {
-		s.announce(n, told, clients)
+		s.announce(n, onNew, clients)
 	}
 	return n
 }
 
 // announce calls the OnNamespace functions with a new namespace that some clients enter.
-func (s *Server) announce(n *Namespace, told []func(*Namespace), clients int) {
+func (s *Server) announce(n *Namespace, onNew []func(*Namespace), clients int) {
 	returned, guarded := false, true
 	defer func() {
 		n.guarded = returned && guarded
@@ -105,8 +105,8 @@ func (s *Server) announce(n *Namespace, told []func(*Namespace), clients int) {
 			s.exit(n)
 		}
 	}()
-	for _, tell := range told {
-		guarded = s.guard("OnNamespace", func() { tell(n) }) == nil && guarded
+	for _, report := range onNew {
+		guarded = s.guard("OnNamespace", func() { report(n) }) == nil && guarded
 	}
 	returned = true
 }

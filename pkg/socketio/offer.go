@@ -41,7 +41,7 @@ func (s *Socket) offer(d *delivery) {
 	}
 	looked := !s.unlisted && s.lingering == 0 // the index entry is still valid
 	s.unlisted = false
-	if d.simple && looked && len(s.rooms.apart) == 0 && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
+	if d.simple && looked && len(s.rooms.apart) == 0 && d.excluded != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
 		s.take(d) // found in the room, and every event this new is for it
 	} else {
 		s.pass(d)
@@ -52,11 +52,11 @@ func (s *Socket) offer(d *delivery) {
 // it is half of the queue less the last events of the replay, because later events follow
 // immediately. The gates of a connection then open one after another. s.mu is held.
 func (s *Socket) mayHold() int {
-	most := s.ns.srv.opts.Engine.SendQueueBytes
+	maximum := s.ns.srv.opts.Engine.SendQueueBytes
 	if s.stage.catchingUp() {
-		return most/2 - s.ahead()
+		return maximum/2 - s.ahead()
 	}
-	return most
+	return maximum
 }
 
 // pass takes a delivery that is meant for the socket. s.mu is held.
@@ -120,7 +120,7 @@ func (s *Socket) write(d *delivery) {
 	at := s.gate.stamp(&d.cursor, &s.rooms.born)
 	ps := d.encode(at, s.recovers)
 	if s.outgoing != nil {
-		s.tellOutgoing(d)
+		s.reportOutgoing(d)
 	}
 	if d.volatile() {
 		if s.client.conn.TrySend(ps...) {

@@ -11,7 +11,7 @@ import (
 type Once struct {
 	// ID names it in the whole cluster, in all namespaces.
 	ID string
-	// Content tells different events with one ID apart: for example, their text.
+	// Content distinguishes different events with one ID: for example, their text.
 	Content string
 	// Untrusted means that a client chose the ID. A server without a shared store keeps a limited
 	// number of IDs: untrusted ones cannot use up those of the program.

@@ -8,9 +8,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// mostOwed is the maximum number of copies that a socket remembers as owed. The feed of a partition
+// maxOwed is the maximum number of copies that a socket remembers as owed. The feed of a partition
 // must be behind by as many events for one of them to be forgotten.
-const mostOwed = 1024
+const maxOwed = 1024
 
 // An owedCopy is a copy of an event that a member will be given instead of a later copy, which it has
 // passed over. Without this record, a member that leaves the room before its node has reached the
@@ -54,7 +54,7 @@ func (s *Socket) owe(reached adapter.Cursor, list ...owedCopy) {
 	}
 	o := s.ordered()
 	o.owed = slices.DeleteFunc(append(o.owed, list...), func(c owedCopy) bool { return reached.Covers(c.at) })
-	if n := len(o.owed) - mostOwed; n > 0 {
+	if n := len(o.owed) - maxOwed; n > 0 {
 		o.owed = slices.Delete(o.owed, 0, n)
 	}
 }

@@ -73,14 +73,14 @@ func (s *Server) reportPanic(err *PanicError) *PanicError {
 // guard is Server.guard for functions that concern the socket; its OnError functions are called as
 // well.
 func (s *Socket) guard(callback string, f func()) {
-	s.client.srv.guard(callback, f, func(p *PanicError) { s.tellErrors(p) })
+	s.client.srv.guard(callback, f, func(p *PanicError) { s.reportError(p) })
 }
 
 // protect is guard for handlers, and reports whether f has returned: as in net/http the connection
 // is closed after a panic, but other sockets continue.
 func (s *Socket) protect(callback string, f func()) (returned bool) {
 	return s.client.srv.guard(callback, f, func(p *PanicError) {
-		s.tellErrors(p)
+		s.reportError(p)
 		s.client.conn.Close(engineio.ForcedClose)
 	}) == nil
 }

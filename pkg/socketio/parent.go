@@ -34,7 +34,7 @@ func (p *Parent) Children() iter.Seq[*Namespace] {
 }
 
 // Emit sends an event to every socket of each child of this node, on any node of the cluster. It
-// tries all children and returns the errors.
+// tries all children and returns their errors, joined by [errors.Join].
 func (p *Parent) Emit(ctx context.Context, event string, args ...any) error {
 	var errs []error
 	for n := range p.Children() {

@@ -33,26 +33,26 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	}
 	long := time.NewTimer(c.srv.opts.Engine.PauseTimeout / 4)
 	defer long.Stop()
-	hurry := false
-	for told := false; full != nil; {
+	early := false
+	for reported := false; full != nil; {
 		limit := c.srv.opts.mailLimit()
 		asked := c.awaitsAck()
 		if asked {
 			limit = limit.double()
 		}
 		var err error
-		crowded := !asked && srv.received.crowded(srv.opts.ReceiveBudget)
-		if full, err = s.mail.putEvent(&srv.tasks, limit, crowded, e); full == nil {
+		overHalf := !asked && srv.received.overHalf(srv.opts.ReceiveBudget)
+		if full, err = s.mail.putEvent(&srv.tasks, limit, overHalf, e); full == nil {
 			return err
 		}
 		if !asked && c.awaitsAck() {
 			continue // freed since the check, when no waiting reader was registered
 		}
-		if !told {
-			s.tellFull(full.limit)
-			told = true
+		if !reported {
+			s.reportFull(full.limit)
+			reported = true
 		}
-		if hurry && s.mail.hurry() {
+		if early && s.mail.retryEarly() {
 			c.conn.Pause()
 		}
 		select {
@@ -61,10 +61,10 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 				c.conn.Pause()
 			}
 		case <-long.C:
-			hurry = true
+			early = true
 		case <-c.conn.Context().Done():
 			if errors.Is(context.Cause(c.conn.Context()), engineio.ErrPaused) {
-				s.tellFull(limitPause)
+				s.reportFull(limitPause)
 			}
 			s.mail.close()
 			return nil // the reader sees the end of the connection next
@@ -73,8 +73,8 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	return nil
 }
 
-// tellFull reports that a client's events have reached a limit.
-func (s *Socket) tellFull(limit string) {
+// reportFull reports that a client's events have reached a limit.
+func (s *Socket) reportFull(limit string) {
 	srv := s.client.srv
 	srv.stats.mailboxFull.add(limit)
 	limits := srv.opts.mailLimit()

@@ -40,7 +40,7 @@ type query struct {
 	audience
 
 	mu      sync.Mutex
-	news    chan struct{}                      // has a value if a message has arrived
+	arrived chan struct{}                      // has a value if a message has arrived
 	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
 	answers []Answer                           // not yet taken
 	missing []string                           // sockets that can no longer answer
@@ -49,14 +49,14 @@ type query struct {
 }
 
 func newQuery() *query {
-	return &query{id: newID(), news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
+	return &query{id: newID(), arrived: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
 }
 
-// look reads the cluster's membership again. A node's answer came before the look, so if the look
-// does not show the node, it has left.
+// look reads the cluster's membership again. A node's answer arrived before that, so if the
+// membership does not list the node, it has left.
 func (q *query) look() {
 	q.mu.Lock()
-	heard := slices.Collect(maps.Keys(q.nodes))
+	answered := slices.Collect(maps.Keys(q.nodes))
 	q.mu.Unlock()
 	members, err := adapter.FreshNodes(q.ctx, q.srv.adapter)
 	if err != nil {
@@ -65,7 +65,7 @@ func (q *query) look() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.now, q.left = members, make(map[adapter.NodeID]bool)
-	for _, id := range heard {
+	for _, id := range answered {
 		q.left[id] = !knows(members, id)
 	}
 	q.changed()
@@ -74,7 +74,7 @@ func (q *query) look() {
 // changed makes each look at the query again. q.mu is held.
 func (q *query) changed() {
 	select {
-	case q.news <- struct{}{}:
+	case q.arrived <- struct{}{}:
 	default:
 	}
 }
@@ -252,7 +252,7 @@ func (q *query) each(yield func(Answer, error) bool) {
 			return
 		}
 		select {
-		case <-q.news:
+		case <-q.arrived:
 		case <-again.C:
 			q.srv.spawn(func() { // ends with the query
 				q.look()

@@ -149,7 +149,7 @@ func (s *Server) renew(served []*Socket) {
 	if local := time.Now(); now.Before(local) { // a clock of positions may stand still without events
 		now = local
 	}
-	most := 1 + int(2*float64(len(served))*RefreshPeriod(s.opts.RecoveryWindow).Seconds()/s.silence.Seconds())
+	maximum := 1 + int(2*float64(len(served))*RefreshPeriod(s.opts.RecoveryWindow).Seconds()/s.silence.Seconds())
 	var due []*Socket
 	for _, sock := range served {
 		sock.mu.Lock()
@@ -159,7 +159,7 @@ func (s *Server) renew(served []*Socket) {
 			due = append(due, sock)
 		}
 		sock.mu.Unlock()
-		if len(due) == most { // the others have to wait
+		if len(due) == maximum { // the others have to wait
 			break
 		}
 	}
@@ -187,7 +187,7 @@ func (s *Socket) observe(at adapter.Cursor) {
 
 // overlookedEvents is the number of events that leave the client's offset unchanged after which the
 // session is written; a room keeps more. The node may crash, or the client reconnect before its
-// connection is found dead.
+// lost connection is detected.
 const overlookedEvents = 250
 
 // overlook counts an event that leaves the client's offset unchanged. s.mu is held.

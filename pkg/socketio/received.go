@@ -88,13 +88,14 @@ func (b *receiveBudget) put(c *client, is receivedBytes) {
 	put(&b.clients, c, is)
 }
 
-// crowded reports whether connections with waiting events must not be read.
-func (b *receiveBudget) crowded(budget int) bool { return b.total.Load() > int64(budget/2) }
+// overHalf reports whether half of the budget is used, so that connections with queued events must
+// not be read.
+func (b *receiveBudget) overHalf(budget int) bool { return b.total.Load() > int64(budget/2) }
 
 // exceeds reports whether a connection must be closed.
 func (b *receiveBudget) exceeds(budget int) bool {
-	total, most := b.total.Load(), int64(budget)
-	return total > most && total-min(b.closing.Load(), most) > most
+	total, largestHeld := b.total.Load(), int64(budget)
+	return total > largestHeld && total-min(b.closing.Load(), largestHeld) > largestHeld
 }
 
 // relieve closes connections until the others fit in the budget.
@@ -121,19 +122,19 @@ func (s *Server) relieve() {
 func (b *receiveBudget) shed() (largest *client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var most receivedBytes
+	var largestHeld receivedBytes
 	late := time.Now().Add(-receivedPatience)
 	for c, is := range b.clients {
-		waited, longer := is.late(late), most.late(late)
-		if !is.shed && (largest == nil || waited && !longer || waited == longer && is.reader+is.mail > most.reader+most.mail) {
-			largest, most = c, is
+		waited, longer := is.late(late), largestHeld.late(late)
+		if !is.shed && (largest == nil || waited && !longer || waited == longer && is.reader+is.mail > largestHeld.reader+largestHeld.mail) {
+			largest, largestHeld = c, is
 		}
 	}
 	if largest != nil {
-		b.total.Add(int64(-most.reader))
-		b.closing.Add(int64(most.mail))
-		most.reader, most.shed = 0, true
-		b.put(largest, most)
+		b.total.Add(int64(-largestHeld.reader))
+		b.closing.Add(int64(largestHeld.mail))
+		largestHeld.reader, largestHeld.shed = 0, true
+		b.put(largest, largestHeld)
 	}
 	return largest
 }

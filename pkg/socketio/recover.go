@@ -34,18 +34,18 @@ const replayTries = 32
 // Each step returns before the next one begins, because the deepest one, the replay, just fits in a
 // stack of 8 KiB. Thousands of clients can reconnect in one burst.
 type recovery struct {
-	socket   *Socket
-	request  *ConnectRequest // nil once the client is connected
-	pid      string
-	seen     adapter.Cursor // the client's offset, which proves a part of the history
-	genuine  bool           // a node of this cluster has issued it
-	from     adapter.Cursor // the position that the client has received
-	weight   int            // of the session, also if it could not be claimed
-	limit    RecoveryLimit  // of its reads; nil means no limit
-	patience time.Duration  // how much longer it may wait for that limit
-	back     time.Duration  // the part of the session's debt that will be given back
-	stale    bool           // the stored session has other bytes of Keep than the socket
-	moved    atomic.Int64   // when its client has taken a part of its replay, in nanoseconds
+	socket  *Socket
+	request *ConnectRequest // nil once the client is connected
+	pid     string
+	seen    adapter.Cursor // the client's offset, which proves a part of the history
+	genuine bool           // a node of this cluster has issued it
+	from    adapter.Cursor // the position that the client has received
+	weight  int            // of the session, also if it could not be claimed
+	limit   RecoveryLimit  // of its reads; nil means no limit
+	maxWait time.Duration  // how much longer it may wait for that limit
+	back    time.Duration  // the part of the session's debt that will be given back
+	stale   bool           // the stored session has other bytes of Keep than the socket
+	moved   atomic.Int64   // when its client has taken a part of its replay, in nanoseconds
 }
 
 func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
@@ -152,24 +152,24 @@ func (r *recovery) refused(ctx context.Context, err error) error {
 func (r *recovery) joinRequested(ctx context.Context) error {
 	s := r.socket
 	s.mu.Lock()
-	news := s.missing(r.request.rooms)
-	if len(news) == 0 {
+	added := s.missing(r.request.rooms)
+	if len(added) == 0 {
 		s.mu.Unlock()
 		if r.stale {
 			return s.save(ctx)
 		}
 		return nil
 	}
-	if err := s.tooManyStays(len(news)); err != nil {
+	if err := s.tooManyStays(len(added)); err != nil {
 		s.mu.Unlock()
 		return &refusal{refusedRooms, err}
 	}
-	s.enter(news)
+	s.enter(added)
 	s.mu.Unlock()
-	return s.complete(ctx, news, nil, nil)
+	return s.complete(ctx, added, nil, nil)
 }
 
-// answer tells the client that it is recovered. It also sends the urgent held deliveries, which
+// answer sends the client the answer to CONNECT of a recovered socket. It also sends the urgent held deliveries, which
 // must not wait for the missed events, unless these contain them: they reach up to end.
 func (r *recovery) answer(end adapter.Cursor) error {
 	s := r.socket
@@ -189,7 +189,7 @@ func (r *recovery) answer(end adapter.Cursor) error {
 		undo()
 		return err
 	}
-	s.ns.tellRooms(s.ID(), true, names...)
+	s.ns.reportRooms(s.ID(), true, names...)
 	return nil
 }
 
@@ -198,7 +198,7 @@ func (r *recovery) answer(end adapter.Cursor) error {
 func (s *Server) condemn(ctx context.Context, seen adapter.Cursor) {
 	if a, ok := s.adapter.(adapter.Fallible); ok {
 		if err := a.Condemn(ctx, seen); err != nil {
-			s.log.Error("history has lost data, and no new one could be begun", zap.Error(err))
+			s.log.Error("starting a new history failed after a loss of data", zap.Error(err))
 		}
 	}
 }

@@ -30,7 +30,7 @@ const readsAgain = 250 * time.Millisecond
 // findLimit asks the application for the limit that the client shares with others.
 func (r *recovery) findLimit() {
 	srv := r.socket.ns.srv
-	if r.patience = srv.replays.patience; srv.opts.RecoveryLimit != nil {
+	if r.maxWait = srv.replays.patience; srv.opts.RecoveryLimit != nil {
 		srv.guard("RecoveryLimit", func() { r.limit = srv.opts.RecoveryLimit(r.request) })
 	}
 }
@@ -62,15 +62,15 @@ func (r *recovery) unit() float64 {
 // spread, and none is refused.
 func (r *recovery) wait() error {
 	srv, conn := r.socket.ns.srv, r.socket.client.conn.Context()
-	for r.limit != nil && r.patience > 0 && !r.socket.hasGone() {
-		wait := min(srv.recoveries.wait(r.pid, time.Now()), r.patience, readsAgain)
+	for r.limit != nil && r.maxWait > 0 && !r.socket.hasEnded() {
+		wait := min(srv.recoveries.wait(r.pid, time.Now()), r.maxWait, readsAgain)
 		if wait > 0 {
 			srv.guard("RecoveryLimit", func() { wait = min(wait, r.limit.Wait()) })
 		}
 		if wait <= 0 {
 			break
 		}
-		r.patience -= wait
+		r.maxWait -= wait
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:

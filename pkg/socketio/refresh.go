@@ -12,10 +12,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// lostPause is the time from a loss of messages to the look for what was lost.
+// lostPause is the time from a loss of messages to the search for the lost ones.
 const lostPause = 100 * time.Millisecond
 
-// runRefresh extends the expiry of the sessions of the sockets that are alive, periodically and as soon
+// runRefresh extends the expiry of the sessions of the connected sockets, periodically and as soon
 // as evictions may have been lost.
 func (s *Server) runRefresh(ctx context.Context) {
 	lost := make(chan struct{}, 1)

@@ -164,7 +164,7 @@ func (r *replay) unfinished(due adapter.Position) bool {
 	return len(late) > 1 && given && !(len(late) == 2 && (r.brings(late[0], late[1], names) || r.brings(late[1], late[0], names)))
 }
 
-// brings reports whether an event reached the client only because of a command that came late
+// brings reports whether an event reached the client only because of a command that arrived late
 // itself and joined it to one of some rooms.
 func (r *replay) brings(command, ev *adapter.Event, names []string) bool {
 	if command.Kind != kindJoin || ev.Kind != kindEmit {
@@ -291,7 +291,7 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 }
 
 // errAgain ends a pass that would refuse the session but must be repeated.
-var errAgain = errors.New("socketio: read again")
+var errAgain = errors.New("socketio: replay must be repeated")
 
 // refuse refuses the session, unless a room is to be read that was not: the client's rooms at this
 // point may depend on the commands in it.
@@ -333,9 +333,9 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	from, read := r.from[room]
 	if read && at.Includes(from) {
 		s.mu.Lock()
-		heard := s.rooms.current(name) != nil
+		member := s.rooms.current(name) != nil
 		s.mu.Unlock()
-		if _, known := r.joined[name]; heard || known {
+		if _, known := r.joined[name]; member || known {
 			return
 		}
 	}

@@ -112,8 +112,8 @@ func (r *ConnectRequest) SetData(v any) error {
 	})
 }
 
-// Join adds rooms to those that the socket is in from the start: before the client is told that it is
-// connected, also if it is recovered. A recovered client gets the missed events of rooms that it was
+// Join adds rooms to those that the socket is in from the start: before the client's CONNECT is
+// answered, also if it is recovered. A recovered client gets the missed events of rooms that it was
 // in before; other rooms begin then. An error is one of the names or of Options.RoomsPerSocket, and
 // no room is added.
 func (r *ConnectRequest) Join(names ...string) error {
@@ -128,9 +128,9 @@ func (r *ConnectRequest) Join(names ...string) error {
 			}
 		}
 		srv := r.socket.ns.srv
-		if most := srv.opts.RoomsPerSocket; len(all) > most {
+		if maximum := srv.opts.RoomsPerSocket; len(all) > maximum {
 			srv.stats.tooManyRooms.Add(1)
-			return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
+			return fmt.Errorf("%w: at most %d", ErrTooManyRooms, maximum)
 		}
 		r.rooms = all
 		return nil

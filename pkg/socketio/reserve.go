@@ -120,7 +120,7 @@ type catchUp struct {
 // for as long as its client stays connected. s.mu is held.
 func (s *Socket) forget() {
 	srv := s.ns.srv
-	// While its connection is not read, a client may have been gone since its last answer.
+	// While its connection is not read, a client may have disconnected after its last answer.
 	now, memory := s.client.conn.Answered(), srv.opts.memory()
 	if c := s.catchUp; c != nil && !s.stage.catchingUp() {
 		switch {

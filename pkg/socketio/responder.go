@@ -125,7 +125,7 @@ func (a *responder) expire() {
 	}
 }
 
-// deliverQuery offers an event that requests acks, and tells the requester which sockets will
+// deliverQuery offers an event that requests acks, and sends the requester the sockets that will
 // answer.
 func (n *Namespace) deliverQuery(d *delivery) {
 	if d.ev.Kind == kindFetch {
@@ -200,16 +200,16 @@ func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
 	s.newResponder(ev).begin(answer)
 }
 
-// answerNothing tells the requester that no socket of this node will answer.
+// answerNothing notifies the requester that no socket of this node will answer.
 func (s *Server) answerNothing(ev *adapter.Event) {
 	if ev.Ask != "" {
 		s.newResponder(ev).begin(response{})
 	}
 }
 
-// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
+// answerEnded notifies requesters that a socket that has ended, or is in no room any more, will not
 // answer.
-func (s *Socket) answerGone() {
+func (s *Socket) answerEnded() {
 	s.mu.Lock()
 	id, acks := s.id, s.acks
 	s.acks = nil

@@ -192,7 +192,7 @@ func (r *rewinding) read(ctx context.Context, joined adapter.Cursor) error {
 	args := []any{found}
 	if r.Answer != nil {
 		failed := s.client.srv.guard("Rewind.Answer", func() { args = r.Answer(found) }, func(p *PanicError) {
-			s.tellErrors(p)
+			s.reportError(p)
 			if errors.Is(p, errGoexit) { // nothing below runs
 				s.cut(p)
 			}

@@ -159,7 +159,7 @@ func (s *Server) cutAll() {
 // Close ends the server: it refuses new clients, gives every socket's handlers the reason "server
 // shutting down", closes the connections in a way that makes clients reconnect elsewhere, and waits
 // until all its goroutines have ended. If the context ends first, Close stops waiting and returns
-// the context's error.
+// the context's error. A second call has no effect: it returns nil and does not wait.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	already := s.closing

@@ -106,8 +106,8 @@ func (s *Socket) Connected() bool {
 	return s.stage.connected()
 }
 
-// hasGone reports whether delivery to the socket has ended.
-func (s *Socket) hasGone() bool {
+// hasEnded reports whether delivery to the socket has ended.
+func (s *Socket) hasEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stage.gone()

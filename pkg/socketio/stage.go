@@ -8,8 +8,8 @@ type stage uint8
 const (
 	stageConnecting stage = iota // its CONNECT has arrived; middlewares run, and then it gets a session
 	stageRecovering              // it has a session's state, and its gate belongs to the recovery
-	stageReplaying               // the client has been told that it is connected, and gets its missed events
-	stageLive                    // the client has been told, and gets events as they come
+	stageReplaying               // CONNECT is answered, and the client gets its missed events
+	stageLive                    // CONNECT is answered, and the client gets events as they arrive
 	stageLeaving                 // delivery has ended; OnDisconnect has not run yet
 	stageEnded                   // it was disconnected, refused or abandoned
 )
@@ -39,7 +39,7 @@ func (s *stage) become(next stage) {
 	}
 }
 
-// connect is for a socket whose client has been told that it is connected.
+// connect is for a socket whose CONNECT has been answered.
 func (s *stage) connect() {
 	if *s == stageRecovering {
 		s.become(stageReplaying)
@@ -62,8 +62,7 @@ func (s *stage) finish() {
 // gone reports whether delivery has ended.
 func (s stage) gone() bool { return s >= stageLeaving }
 
-// connected reports whether the client has been told that it is connected, and OnDisconnect has not
-// run yet.
+// connected reports whether CONNECT has been answered and OnDisconnect has not run yet.
 func (s stage) connected() bool { return s >= stageReplaying && s <= stageLeaving }
 
 // served reports whether the client is connected and can be given events.

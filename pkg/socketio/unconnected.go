@@ -18,14 +18,14 @@ type unconnected struct {
 }
 
 // add adds a connection, and returns the oldest if there are too many.
-func (u *unconnected) add(c *client, most int) (oldest *client) {
+func (u *unconnected) add(c *client, maximum int) (oldest *client) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if c.unconnected != nil || c.settled {
 		return nil
 	}
 	c.unconnected = u.order.PushBack(c)
-	if u.order.Len() > most {
+	if u.order.Len() > maximum {
 		oldest = u.order.Front().Value.(*client)
 		u.take(oldest)
 	}
@@ -56,9 +56,9 @@ func (c *client) startConnectTimer() {
 
 // waitForConnect records that the connection has no socket.
 func (c *client) waitForConnect() {
-	most := c.srv.opts.UnconnectedSessions
-	if oldest := c.srv.unconnected.add(c, most); oldest != nil {
-		oldest.limited(limitUnconnected, most, "sessions")
+	maximum := c.srv.opts.UnconnectedSessions
+	if oldest := c.srv.unconnected.add(c, maximum); oldest != nil {
+		oldest.limited(limitUnconnected, maximum, "sessions")
 		oldest.cut()
 	}
 }

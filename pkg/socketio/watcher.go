@@ -32,9 +32,9 @@ func newWatcher(callback string) *watcher {
 	return o
 }
 
-// tell queues a call of f, which calls the application's functions and refers to size bytes. It
+// report queues a call of f, which calls the application's functions and refers to size bytes. It
 // does not wait.
-func (o *watcher) tell(srv *Server, size int, f func()) {
+func (o *watcher) report(srv *Server, size int, f func()) {
 	size += watcherCall
 	o.mu.Lock()
 	defer o.mu.Unlock()

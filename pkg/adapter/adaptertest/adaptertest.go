@@ -29,8 +29,8 @@ type Cluster interface {
 	// Node joins the cluster as one more node. The test closes it.
 	Node(id adapter.NodeID) (adapter.Adapter, error)
 
-	// Reset makes the cluster lose its history, as when a store restarts empty. The nodes may need
-	// a while to notice.
+	// Reset makes the cluster lose its history, as when a store restarts empty. The nodes may
+	// detect it later.
 	Reset()
 }
 

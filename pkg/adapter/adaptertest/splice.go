@@ -172,7 +172,7 @@ func (m *member) replay(ctx context.Context, end adapter.Cursor) error {
 			return err
 		}
 		if !m.wants(e.Target, e.Position) {
-			return errors.New("the replay holds an event from before the joins")
+			return errors.New("replay holds an event from before the joins")
 		}
 		m.take(e)
 	}

@@ -71,7 +71,7 @@ func (p *partition) attempts(c *call) error {
 func (p *partition) step(ctx context.Context, l *link, c *call) error {
 	switch c.state {
 	case callBehind, callDoubtful:
-		return p.bury(ctx, l)
+		return p.endAbandoned(ctx, l)
 	case callBuried:
 		return p.find(ctx, l, c)
 	}
@@ -101,9 +101,9 @@ func (p *partition) renewFor(ctx context.Context, c *call) {
 	}
 }
 
-// bury makes sure that no call sent on the abandoned connection is executed from now on:
+// endAbandoned ensures that no call sent on the abandoned connection is executed from now on:
 // neither a second time, nor after later calls.
-func (p *partition) bury(ctx context.Context, l *link) error {
+func (p *partition) endAbandoned(ctx context.Context, l *link) error {
 	if err := l.kill(ctx, *p.abandoned); err != nil {
 		return err
 	}

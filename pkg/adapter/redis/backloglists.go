@@ -26,22 +26,22 @@ type listing struct {
 // requester and the reader of its request use them in turns.
 type listings map[adapter.Position]*listing
 
-// mostLists bounds the lists that are read for one replay, in all partitions, and for several in one
+// maxLists bounds the lists that are read for one replay, in all partitions, and for several in one
 // read, in bytes.
-const mostLists = 8 << 20
+const maxLists = 8 << 20
 
 // readLists completes the events of backlogs whose lists are stored separately. Lists can be much
 // larger than the events, so each call reads a few, or more if they are small. If they are too
 // large, a catch-up skips the lists of the rooms with the most of them, and other reads fail.
 func (p *partition) readLists(ctx context.Context, epoch string, paced *pacedRead, all []*backlog) error {
 	batch := paced.batch
-	most, had, waits := p.replay, new(atomic.Int64), false
+	maximum, had, waits := p.replay, new(atomic.Int64), false
 	if one := batch[0]; one.lists != nil {
-		most = min(most, mostLists)
+		maximum = min(maximum, maxLists)
 		if len(batch) == 1 {
 			had = one.lists
 			if waits = !one.alone; waits {
-				most = min(most, mostLists/4)
+				maximum = min(maximum, maxLists/4)
 			}
 		}
 	}
@@ -79,9 +79,9 @@ func (p *partition) readLists(ctx context.Context, epoch string, paced *pacedRea
 	}()
 	for size := 0; len(order) > 0; {
 		if waits { // for its turn, rather than read slowly beside others
-			most = min(most, paced.page())
+			maximum = min(maximum, paced.page())
 		}
-		if had.Load() > int64(most) {
+		if had.Load() > int64(maximum) {
 			if batch[0].lists == nil {
 				break
 			}

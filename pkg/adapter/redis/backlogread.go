@@ -46,15 +46,15 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	defer found.weigh(batch)
 	paced := pacedRead{pace: &p.pace, batch: batch}
 	defer paced.end()
-	hold, largest, most := 0, 0, 0
+	hold, largest, maximum := 0, 0, 0
 	for _, r := range batch {
 		hold, largest = hold+r.hold, max(largest, r.hold)
-		if most = max(r.most, 1); len(batch) > 1 {
-			most = sharedEntries
+		if maximum = max(r.most, 1); len(batch) > 1 {
+			maximum = sharedEntries
 		}
 	}
 	hold = max(min(hold, sharedBytes), largest)
-	count := min(usuallyRead, (most-1)/max(len(unread), 1)+1)
+	count := min(usuallyRead, (maximum-1)/max(len(unread), 1)+1)
 	for first := true; first || len(unread) > 0; first = false {
 		var read piece
 		err := paced.call(ctx, func(page int) (err error) {
@@ -65,7 +65,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 			return found, err
 		}
 		hold, unread, count = p.addPart(unread, read, hold), read.rest, p.limit+1
-		left := most - found.entries()
+		left := maximum - found.entries()
 		if left < 0 && len(unread) > 0 {
 			return found, errManyEntries
 		}

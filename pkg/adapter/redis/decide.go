@@ -125,11 +125,11 @@ func (p *partition) record(n feed.Note) {
 		p.stats.gaps.Add(1)
 	case feed.Ahead:
 		p.stats.ahead.Add(1)
-		p.strange.Error("cluster message ahead of the clock", zap.String("channel", n.Name),
+		p.sampled.Error("cluster message ahead of the clock", zap.String("channel", n.Name),
 			zap.String("position", formatPosition(n.At)), zap.String("clock", formatPosition(n.Than)))
 	case feed.WasAhead:
 		p.stats.ahead.Add(1)
-		p.strange.Error("an event was ahead of the clock", zap.String("position", formatPosition(n.At)), zap.String("clock", formatPosition(n.Than)))
+		p.sampled.Error("event was ahead of the clock", zap.String("position", formatPosition(n.At)), zap.String("clock", formatPosition(n.Than)))
 	case feed.NewHistory:
 		p.stats.epochs.Add(1)
 		p.log.Warn("Redis has lost its history; a new one has begun", zap.String("lost", n.Name), zap.String("epoch", p.feed.Epoch()))
@@ -145,7 +145,7 @@ func (p *partition) record(n feed.Note) {
 // malformed counts and logs a message that cannot be decoded.
 func (p *partition) malformed(channel string, err error) {
 	p.stats.malformed.Add(1)
-	p.strange.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))
+	p.sampled.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))
 	p.meets(err)
 }
 

@@ -85,7 +85,7 @@ func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) e
 func (p *partition) runNews() {
 	for {
 		select {
-		case <-p.news:
+		case <-p.searchWanted:
 		case <-p.ctx.Done():
 			return
 		}

@@ -29,9 +29,9 @@ type link struct {
 
 // identity identifies one connection to one run of a server.
 type identity struct {
-	run    string // the server's run id, or a random word if it does not report one
-	told   bool   // the server has reported its run id
-	client int64  // the connection's id there; 0 if unknown
+	run        string // the server's run id, or a random word if it does not report one
+	identified bool   // the server has reported its run id
+	client     int64  // the connection's id there; 0 if unknown
 	// fence is the key that forbids the calls sent on the connection, if the connection cannot be
 	// killed. Empty if it can.
 	fence string
@@ -39,7 +39,7 @@ type identity struct {
 
 // maySame reports whether two connections may lead to the same server.
 func (who identity) maySame(other identity) bool {
-	return !who.told || !other.told || who.run == other.run
+	return !who.identified || !other.identified || who.run == other.run
 }
 
 var errDialed = errors.New("adapter/redis: connection closed")
@@ -80,7 +80,7 @@ func identify(ctx context.Context, cn *goredis.Conn) (identity, error) {
 	run, err := runID(ctx, cn)
 	switch {
 	case err == nil:
-		who.run, who.told = run, true
+		who.run, who.identified = run, true
 	case !lacks(err):
 		return who, err
 	}
@@ -182,7 +182,7 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 	pool := *o
 	pool.PoolSize, pool.DialerRetries = readers, 1
 	pool.OnConnect = func(ctx context.Context, cn *goredis.Conn) error {
-		if !l.server.told {
+		if !l.server.identified {
 			return nil
 		}
 		run, err := runID(ctx, cn)
@@ -217,10 +217,10 @@ func (p *partition) explore(ctx context.Context, l *link) error {
 	}
 	p.roleless.Store(role.Err() != nil)
 	p.explored.Do(func() {
-		if l.server.fence != "" || !l.server.told || role.Err() != nil {
+		if l.server.fence != "" || !l.server.identified || role.Err() != nil {
 			p.log.Info("Redis restricts commands; using substitutes",
 				zap.NamedError("CLIENT KILL", kill.Err()), zap.Bool("client id", l.server.client != 0),
-				zap.Bool("run id", l.server.told), zap.NamedError("ROLE", role.Err()))
+				zap.Bool("run id", l.server.identified), zap.NamedError("ROLE", role.Err()))
 		}
 	})
 	return nil

@@ -29,7 +29,7 @@ type partition struct {
 	primary func(context.Context) (*goredis.Options, error) // returns the current server
 	pubsub  pubsub
 	log     *zap.Logger
-	strange *zap.Logger   // for events that other programs can cause at any rate: it is sampled
+	sampled *zap.Logger   // for events that other programs can cause at any rate: it is sampled
 	timeout time.Duration // of a call, and of an event in the outbox
 	limit   int           // of a replay in one room; if negative, nothing is stored
 	tried   int           // maximum size of a replay's first read with XRANGE, in bytes
@@ -55,19 +55,19 @@ type partition struct {
 	outbox    *batch.Queue[content, outcome]
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
-	queue    *queue.Queue[adapter.Item] // of the feeds of all partitions
-	inbox    *queue.Queue[adapter.Message]
-	deaf     func()                                           // reports that messages may have been lost
-	heads    *batch.Queue[[]adapter.Position, adapter.Cursor] // reads of the clock, with positions to look up there
-	pages    *batch.Queue[*pageRequest, pageAnswer]
-	backlogs *batch.Queue[*backlogRequest, map[backlogID]*backlog]
-	kick     chan struct{} // holds a token if a probe is wanted immediately
-	news     chan struct{} // holds a token if a search for the history is wanted
+	queue        *queue.Queue[adapter.Item] // of the feeds of all partitions
+	inbox        *queue.Queue[adapter.Message]
+	messagesLost func()                                           // reports that messages may have been lost
+	heads        *batch.Queue[[]adapter.Position, adapter.Cursor] // reads of the clock, with positions to look up there
+	pages        *batch.Queue[*pageRequest, pageAnswer]
+	backlogs     *batch.Queue[*backlogRequest, map[backlogID]*backlog]
+	kick         chan struct{} // holds a token if a probe is wanted immediately
+	searchWanted chan struct{} // holds a token if a search for the history is wanted
 
 	mu    sync.Mutex
-	feed  *feed.Feed        // delivered items
-	rooms map[string]*heard // subscriptions, by name within the epoch
-	gen   *generation       // nil between two
+	feed  *feed.Feed               // delivered items
+	rooms map[string]*subscription // subscriptions, by name within the epoch
+	gen   *generation              // nil between two
 	// The condition of Redis.
 	downSince time.Time // of the first failure since the last success; zero if none
 	downCause error
@@ -86,28 +86,28 @@ type partition struct {
 func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition {
 	limit := cmp.Or(o.BacklogLimit, 1000)
 	p := &partition{
-		number:  number,
-		node:    o.Node,
-		names:   newNames(cmp.Or(o.Prefix, "rejoin:"), tag),
-		pubsub:  plain,
-		log:     o.Logger,
-		timeout: cmp.Or(o.Timeout, 3*time.Second),
-		limit:   max(limit, 0),
-		tried:   readBytes / max(o.Partitions, 1),
-		entries: cmp.Or(o.ReplayEntries, 20_000),
-		replay:  cmp.Or(o.ReplayBytes, 256<<20) / max(o.Partitions, 1), // a replay reads all of them concurrently
-		life:    cmp.Or(o.BacklogTTL, time.Hour),
-		keep:    cmp.Or(o.ClockTTL, 10*time.Minute),
-		probing: cmp.Or(o.ProbeInterval, time.Second),
-		ctx:     a.ctx,
-		linking: make(chan struct{}, 1),
-		queue:   a.queue,
-		inbox:   a.inbox,
-		deaf:    a.messagesLost,
-		kick:    make(chan struct{}, 1),
-		news:    make(chan struct{}, 1),
-		rooms:   make(map[string]*heard),
-		stats:   a.counters,
+		number:       number,
+		node:         o.Node,
+		names:        newNames(cmp.Or(o.Prefix, "rejoin:"), tag),
+		pubsub:       plain,
+		log:          o.Logger,
+		timeout:      cmp.Or(o.Timeout, 3*time.Second),
+		limit:        max(limit, 0),
+		tried:        readBytes / max(o.Partitions, 1),
+		entries:      cmp.Or(o.ReplayEntries, 20_000),
+		replay:       cmp.Or(o.ReplayBytes, 256<<20) / max(o.Partitions, 1), // a replay reads all of them concurrently
+		life:         cmp.Or(o.BacklogTTL, time.Hour),
+		keep:         cmp.Or(o.ClockTTL, 10*time.Minute),
+		probing:      cmp.Or(o.ProbeInterval, time.Second),
+		ctx:          a.ctx,
+		linking:      make(chan struct{}, 1),
+		queue:        a.queue,
+		inbox:        a.inbox,
+		messagesLost: a.messagesLost,
+		kick:         make(chan struct{}, 1),
+		searchWanted: make(chan struct{}, 1),
+		rooms:        make(map[string]*subscription),
+		stats:        a.counters,
 	}
 	if o.Redis.Form() == redisurl.Cluster {
 		p.pubsub = sharded
@@ -115,7 +115,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	if o.Partitions > 1 {
 		p.log = p.log.With(zap.Uint16("partition", number))
 	}
-	p.strange = p.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+	p.sampled = p.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
 	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
@@ -138,13 +138,13 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	return p
 }
 
-// mostSkew is how far the clocks of a primary and of the one before it may differ: positions never go
+// maxSkew is how far the clocks of a primary and of the one before it may differ: positions never go
 // back, but events expire by the clock of the server that stored them.
-const mostSkew = 5 * time.Second
+const maxSkew = 5 * time.Second
 
 // cursorTTL is the age by the clock of Redis up to which a position proves something: an event behind
 // it has not expired.
-func (p *partition) cursorTTL() time.Duration { return p.life - min(p.life/10, mostSkew) }
+func (p *partition) cursorTTL() time.Duration { return p.life - min(p.life/10, maxSkew) }
 
 // failed records that a call that began at some time failed because Redis was unavailable.
 func (p *partition) failed(err error, began time.Time) {

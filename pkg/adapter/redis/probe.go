@@ -17,7 +17,7 @@ var (
 )
 
 // runProbes periodically sends a probe through the clock to the node itself. If one does not
-// return, the subscriber's connection is dead, even if TCP reports no error.
+// return, the subscriber's connection is lost, even if TCP reports no error.
 func (p *partition) runProbes() {
 	tick := time.NewTicker(p.probing)
 	defer tick.Stop()
@@ -48,7 +48,7 @@ func (p *partition) probe() {
 	p.mu.Lock()
 	p.probeSent = time.Now()
 	anonymous := p.gen
-	if anonymous != nil && (!p.feed.Passing() || anonymous.server.told) {
+	if anonymous != nil && (!p.feed.Passing() || anonymous.server.identified) {
 		anonymous = nil
 	}
 	p.mu.Unlock()
@@ -128,7 +128,7 @@ func (p *partition) ready() error {
 	defer p.mu.Unlock()
 	switch age := time.Since(p.probed); {
 	case p.feed.Epoch() == "":
-		return errors.New("no history has been found in Redis yet")
+		return errors.New("no history found in Redis yet")
 	case !p.downSince.IsZero() && time.Since(p.downSince) > p.probing:
 		return fmt.Errorf("no answer from Redis for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
 	case p.unusable != nil:

@@ -161,7 +161,7 @@ func (p *partition) arguments(c *call) (keys []string, args []any) {
 	return keys, args
 }
 
-// answer tells the callers the positions of their events.
+// answer returns the positions of the events to their callers.
 func (p *partition) answer(c *call, reply []any) error {
 	if len(reply) != 1+len(c.events) {
 		return fmt.Errorf("adapter/redis: publish: %d events, but %d values in the reply", len(c.events), len(reply))
@@ -169,7 +169,7 @@ func (p *partition) answer(c *call, reply []any) error {
 	id, _ := reply[0].(string)
 	ms, seq, err := parseID(id)
 	if err != nil {
-		return fmt.Errorf("adapter/redis: publish: the reply begins with %q", id)
+		return fmt.Errorf("adapter/redis: publish: reply begins with %q", id)
 	}
 	e := feed.Entry{Ms: ms, Seq: seq, Call: c.id}
 	p.observe(c.epoch, e)
@@ -222,7 +222,7 @@ func (p *partition) settled(c *call, e feed.Entry, result func(int) execution) {
 		switch {
 		case x.failure != "":
 			p.stats.notStored.Add(1)
-			p.strange.Warn("event not stored; other events are not affected", zap.String("cause", x.failure))
+			p.sampled.Warn("event not stored; other events are not affected", zap.String("cause", x.failure))
 			o = notStored(&it.Value, x.failure)
 		case x.once != nil:
 			o = p.former(&it.Value, o, *x.once)
@@ -243,7 +243,7 @@ func notStored(e *content, failure string) outcome {
 func parseEntry(m goredis.XMessage) (feed.Entry, error) {
 	ms, seq, err := parseID(m.ID)
 	if err != nil {
-		return feed.Entry{}, fmt.Errorf("adapter/redis: an entry of the clock is %q", m.ID)
+		return feed.Entry{}, fmt.Errorf("adapter/redis: malformed clock entry %q", m.ID)
 	}
 	call, _ := m.Values["c"].(string)
 	return feed.Entry{Ms: ms, Seq: seq, Call: call}, nil

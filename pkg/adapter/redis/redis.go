@@ -111,7 +111,7 @@ var (
 )
 
 // New joins the cluster as a node. It returns once the node's feed is live, or with an error when
-// ctx ends first. While another node holds the id, New waits; if ctx ends meanwhile, the error
+// ctx ends first. The caller closes the adapter. While another node holds the id, New waits; if ctx ends meanwhile, the error
 // wraps [ErrTaken]. New also waits for the last node of a release before 0.4 to end; that error
 // wraps [ErrOldPeer]. An error that wraps [ErrPartitions] is final. An error that wraps
 // [ErrRights] names the rights that the Redis user lacks.

@@ -127,9 +127,9 @@ func (r *registry) claim(ctx context.Context) error {
 	}
 }
 
-// honestVersion is the first wire version whose nodes cut their clients if they cannot decode an
+// minPeerWire is the first wire version whose nodes cut their clients if they cannot decode an
 // event. Older ones skip it silently.
-const honestVersion = 2
+const minPeerWire = 2
 
 // ErrOldPeer means that the cluster contains a node that would silently lose events that this one
 // publishes.
@@ -157,7 +157,7 @@ func (r *registry) oldPeer() (id adapter.NodeID, old bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, said := range r.nodes {
-		if said.Wire < honestVersion {
+		if said.Wire < minPeerWire {
 			return id, true
 		}
 	}

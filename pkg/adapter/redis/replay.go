@@ -46,9 +46,9 @@ func (m *missed) breaks(name string, err error) {
 }
 
 // lose records that the events of some rooms are too large.
-func (m *missed) lose(names []string, most int) {
+func (m *missed) lose(names []string, maximum int) {
 	for _, name := range names {
-		m.breaks(name, tooMuch(most))
+		m.breaks(name, tooMuch(maximum))
 	}
 }
 
@@ -201,13 +201,13 @@ func (p *partition) inTurn(ctx context.Context, turn *turn, entries int, r backl
 
 // tooMany returns the error of a replay that exceeds the limits of its reads.
 func (p *partition) tooMany() error {
-	return fmt.Errorf("%w: more than %d entries, or lists of more than %d bytes", adapter.ErrTooMany, p.entries, min(mostLists, p.replay))
+	return fmt.Errorf("%w: more than %d entries, or lists of more than %d bytes", adapter.ErrTooMany, p.entries, min(maxLists, p.replay))
 }
 
 func omitted(e *adapter.Event) bool { return e.Omitted > 0 }
 
-func tooMuch(most int) error {
-	return fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, most)
+func tooMuch(maximum int) error {
+	return fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, maximum)
 }
 
 // omit returns an event without its payload.

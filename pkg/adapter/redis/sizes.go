@@ -41,11 +41,11 @@ func (s *sizes) read(byPeriod map[string]string) {
 	}
 }
 
-// largest returns the size of the largest event that was seen within life, or up to twice as long
+// largest returns the size of the largest event that was seen within backlogTTL, or up to twice as long
 // ago; 0 if none was.
-func (s *sizes) largest(life time.Duration) int {
+func (s *sizes) largest(backlogTTL time.Duration) int {
 	now := time.Now().UnixNano()
-	if turned := s.turned.Load(); now-turned >= int64(life) && s.turned.CompareAndSwap(turned, now) {
+	if turned := s.turned.Load(); now-turned >= int64(backlogTTL) && s.turned.CompareAndSwap(turned, now) {
 		s.former.Store(s.now.Swap(0))
 	}
 	return int(max(s.now.Load(), s.former.Load()))

@@ -19,8 +19,8 @@ import (
 // leaving and joining again needs no new subscription.
 const lingering = 2 * time.Second
 
-// heard is a channel that this node is subscribed to, or will be. Most are those of rooms.
-type heard struct {
+// A subscription is a channel that this node is subscribed to, or will be. Most are those of rooms.
+type subscription struct {
 	members   int           // the number of its subscriptions
 	left      time.Time     // when that fell to zero
 	confirmed bool          // in the current generation
@@ -28,8 +28,8 @@ type heard struct {
 }
 
 // listen adds a channel. p.mu is held.
-func (p *partition) listen(name string) *heard {
-	h := &heard{ready: make(chan struct{})}
+func (p *partition) listen(name string) *subscription {
+	h := &subscription{ready: make(chan struct{})}
 	p.rooms[name] = h
 	if r, ok := parseName(name); ok {
 		p.feed.Subscribe(name, r)
@@ -67,7 +67,7 @@ func (p *partition) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.
 	if err == nil {
 		var joined adapter.Cursor
 		if joined, err = p.Head(ctx); err == nil {
-			p.hear(names, joined.At)
+			p.noteSubscribed(names, joined.At)
 			return joined, nil
 		}
 	}
@@ -75,8 +75,8 @@ func (p *partition) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.
 	return adapter.Cursor{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
 }
 
-// hear records the subscription of rooms from a position on.
-func (p *partition) hear(names []string, from adapter.Position) {
+// noteSubscribed records the subscription of rooms from a position on.
+func (p *partition) noteSubscribed(names []string, from adapter.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range names {
@@ -136,7 +136,7 @@ type generation struct {
 func (p *partition) runSubscriber() {
 	said := ""
 	for n := uint64(1); p.ctx.Err() == nil; n++ {
-		birth := time.Now()
+		started := time.Now()
 		begun, err := p.live()
 		if p.ctx.Err() != nil {
 			return
@@ -144,7 +144,7 @@ func (p *partition) runSubscriber() {
 		if begun {
 			p.stats.generations.Add(1)
 		}
-		if begun && (err.Error() != said || time.Since(birth) > p.probing) { // logged once if it fails early with the same error
+		if begun && (err.Error() != said || time.Since(started) > p.probing) { // logged once if it fails early with the same error
 			said = err.Error()
 			p.log.Warn("subscriber connection lost; missed events will be read", zap.Error(err))
 		} else {
@@ -313,7 +313,7 @@ func (g *generation) receive() error {
 		switch got := got.(type) {
 		case *goredis.Subscription:
 			if strings.HasSuffix(got.Kind, "unsubscribe") {
-				if g.p.isHeard(g, got.Channel) {
+				if g.p.delivers(g, got.Channel) {
 					return fmt.Errorf("%w: %s", errUnsubscribed, got.Channel)
 				}
 				continue
@@ -327,8 +327,8 @@ func (g *generation) receive() error {
 	}
 }
 
-// isHeard reports whether events of a channel are to be delivered.
-func (p *partition) isHeard(g *generation, channel string) bool {
+// delivers reports whether the events of a channel are delivered.
+func (p *partition) delivers(g *generation, channel string) bool {
 	name, ok := strings.CutPrefix(channel, g.base)
 	if !ok {
 		return true
@@ -349,7 +349,7 @@ func (g *generation) confirmed(channel string) {
 			close(h.ready)
 		}
 	} else if channel == p.names.inbox(p.node) {
-		p.deaf() // until now
+		p.messagesLost() // until now
 	}
 	if g.pending == nil {
 		return
@@ -374,7 +374,7 @@ func (g *generation) take(m *goredis.Message) {
 		g.arrived(feed.Message{Name: name, At: position, More: m.Payload[end] == '~', Payload: m.Payload[end+1:]})
 	case m.Channel == p.names.news():
 		if m.Payload != g.epoch {
-			signal(p.news)
+			signal(p.searchWanted)
 		}
 	case m.Channel == p.names.inbox(p.node):
 		message, err := decodeMessage(m.Payload)
@@ -382,7 +382,7 @@ func (g *generation) take(m *goredis.Message) {
 			p.malformed(m.Channel, err)
 		} else if p.inbox.Full() != nil {
 			p.stats.messagesDropped.Add(1)
-			p.deaf()
+			p.messagesLost()
 		} else {
 			p.inbox.Put(message, len(message.Data))
 		}

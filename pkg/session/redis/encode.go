@@ -18,7 +18,7 @@ const (
 	maxPosition  = 2 << 10
 	maxPositions = 32 << 20
 
-	leastRoom = 5 // minimum bytes of a room in a value: its kind and four numbers
+	minRoom = 5 // minimum bytes of a room in a value: its kind and four numbers
 )
 
 // head returns the head of a new write.
@@ -45,7 +45,7 @@ func (s *Store) encode(sn session.Session) ([]byte, error) {
 	last, positions := "", 0
 	for _, m := range sn.Rooms {
 		if positions += len(m.Join); len(m.Join) > maxPosition || positions > maxPositions {
-			return nil, fmt.Errorf("%w: its positions in %d rooms", session.ErrTooLarge, len(sn.Rooms))
+			return nil, fmt.Errorf("%w: positions in %d rooms", session.ErrTooLarge, len(sn.Rooms))
 		}
 		b = append(b, m.Kind)
 		b = appendString(b, m.Name)
@@ -100,7 +100,7 @@ func decode(value []byte) (sn session.Session, err error) {
 	last, positions := "", 0
 	n := d.number()
 	if n > 0 {
-		sn.Rooms = make([]session.Membership, 0, min(n, uint64(len(d.rest)/leastRoom)))
+		sn.Rooms = make([]session.Membership, 0, min(n, uint64(len(d.rest)/minRoom)))
 	}
 	for ; n > 0 && !d.failed; n-- {
 		m := session.Membership{Kind: d.byte(), Name: d.string()}

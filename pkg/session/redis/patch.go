@@ -238,23 +238,23 @@ const compared = 256
 // sharedBytes returns the length of the common prefix of two slices, and sharedEnd that of their
 // common suffix.
 func sharedBytes(a, b []byte) int {
-	n, most := 0, min(len(a), len(b))
-	for n+compared <= most && bytes.Equal(a[n:n+compared], b[n:n+compared]) {
+	n, maximum := 0, min(len(a), len(b))
+	for n+compared <= maximum && bytes.Equal(a[n:n+compared], b[n:n+compared]) {
 		n += compared
 	}
-	for n < most && a[n] == b[n] {
+	for n < maximum && a[n] == b[n] {
 		n++
 	}
 	return n
 }
 
 func sharedEnd(a, b []byte) int {
-	n, most := 0, min(len(a), len(b))
-	a, b = a[len(a)-most:], b[len(b)-most:]
-	for n+compared <= most && bytes.Equal(a[most-n-compared:most-n], b[most-n-compared:most-n]) {
+	n, maximum := 0, min(len(a), len(b))
+	a, b = a[len(a)-maximum:], b[len(b)-maximum:]
+	for n+compared <= maximum && bytes.Equal(a[maximum-n-compared:maximum-n], b[maximum-n-compared:maximum-n]) {
 		n += compared
 	}
-	for n < most && a[most-1-n] == b[most-1-n] {
+	for n < maximum && a[maximum-1-n] == b[maximum-1-n] {
 		n++
 	}
 	return n

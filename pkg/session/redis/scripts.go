@@ -16,7 +16,7 @@ const (
 )
 
 // Scripts that set a TTL begin with this: when it was requested, and its length. The TTL counts
-// from then, by the server's time. If that has gone back, or another server with a slower clock
+// from then, by the server's time. If that time has decreased, or another server with a slower clock
 // answers, the TTL is not longer than requested.
 const (
 	now = `

@@ -89,8 +89,8 @@ type Store struct {
 
 var _ session.Store = (*Store)(nil)
 
-// New returns a store that uses a client, which the caller keeps and closes. The client should not
-// retry: package redisurl creates such clients.
+// New returns a store that uses a client. The caller closes first the store, then the client. The
+// client should not retry: package redisurl creates such clients.
 func New(client redis.UniversalClient, o Options) *Store {
 	o.Prefix = cmp.Or(o.Prefix, "rejoin:")
 	o.Timeout = cmp.Or(o.Timeout, 3*time.Second)
@@ -255,7 +255,7 @@ func (s *Store) write(ctx context.Context, size int, it item) error {
 	return it.result()
 }
 
-// result returns the verdict of an executed script as an error.
+// result returns the result of an executed script as an error.
 func (it item) result() error {
 	switch verdict, _, err := it.answer(); {
 	case isOverwritten(err):

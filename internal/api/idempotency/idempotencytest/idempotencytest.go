@@ -43,8 +43,8 @@ const (
 	short = time.Second // expires within a test, but not before its next call
 )
 
-// patience bounds a test's waits.
-const patience = 20 * time.Second
+// testTimeout bounds a test's waits.
+const testTimeout = 20 * time.Second
 
 type store struct {
 	idempotency.Store
@@ -53,7 +53,7 @@ type store struct {
 
 // deadline returns a context for operations that must not take long.
 func (s *store) deadline() context.Context {
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), testTimeout)
 	s.t.Cleanup(cancel)
 	return ctx
 }
@@ -100,7 +100,7 @@ func aClaimIsOneOfMany(s *store) {
 func aClaimTellsItsCallAndAge(s *store) {
 	s.claim("key", "call")
 	s.claim("another key", "another call")
-	if r := s.taken("key"); r.Call != "call" || r.Response != nil || r.Age < 0 || r.Age > patience {
+	if r := s.taken("key"); r.Call != "call" || r.Response != nil || r.Age < 0 || r.Age > testTimeout {
 		s.t.Errorf("got %+v", r)
 	}
 }

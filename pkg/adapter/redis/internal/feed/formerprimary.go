@@ -32,12 +32,12 @@ func (p *formerPrimary) note(e *adapter.Event) {
 }
 
 // from returns the position from which a catch-up with a server reads a room. The room is
-// subscribed from position heard on, and the feed has reached tail.
-func (p *formerPrimary) from(server string, heard, tail adapter.Position) adapter.Position {
-	if p.server == "" || p.server == server || tail.Compare(heard) < 0 {
+// subscribed from the position subscribed on, and the feed has reached tail.
+func (p *formerPrimary) from(server string, subscribed, tail adapter.Position) adapter.Position {
+	if p.server == "" || p.server == server || tail.Compare(subscribed) < 0 {
 		return tail
 	}
-	return later(p.confirmed, heard)
+	return later(p.confirmed, subscribed)
 }
 
 // lacks reports whether the feed of another server should have delivered an event, and did not.
