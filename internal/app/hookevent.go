@@ -104,7 +104,7 @@ func (h *Hooks) ask(ctx context.Context, m matter, limits *limit.Client) error {
 		err = o.execute(ctx)
 	}
 	if err != nil {
-		h.log().Warn("answer of the backend not carried out", zap.String("socket", e.Socket().ID()), zap.Error(err))
+		h.log().Warn("answer of the backend not carried out", zap.String("socket", e.Socket().ID()), zap.String("error", fmt.Sprintf("%.300s", err)))
 		return answer(e, unfinished(failure(ctx, err)))
 	}
 	err = answer(e, o.ack...)

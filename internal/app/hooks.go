@@ -63,15 +63,21 @@ func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user, own
 	question := h.question(r, user)
 	question.Owner = owner
 	if returns && h.stillGood(former, &question, &v) {
+		r.RestOnFormer()
 		r.Keep(former.Kept)
 		return v, setData(r, former.Data)
 	}
-	v, record, err := h.Backend.Connect(ctx, question)
+	// The backend goes on working if the client leaves, so the question keeps its turn: clients that come
+	// and go must not be more questions than the limit.
+	v, record, err := h.Backend.Connect(context.WithoutCancel(ctx), question)
 	if err != nil {
 		return v, err
 	}
 	if user != "" && v.User != "" && v.User != user {
 		return v, &hooks.Error{Outcome: hooks.Failed, Cause: errors.New("answer names another user than the token")}
+	}
+	if expired(v.Expires) { // otherwise its client would connect, be cut, and reconnect, without end
+		return v, &hooks.Error{Outcome: hooks.Failed, Cause: errors.New("the answer has expired")}
 	}
 	if record != nil {
 		r.Keep(append(h.Backend.Mark(credentials(&question)), record...))

@@ -56,7 +56,7 @@ func (b *Backend) attempts(ctx context.Context, q *question, body any, read func
 	if err != nil {
 		return failed("the question cannot be encoded: %w", err)
 	}
-	leave, err := b.queue.enter(ctx, q.owner, len(text))
+	turn, err := b.queue.enter(ctx, q.owner, len(text))
 	switch {
 	case errors.Is(err, errFull):
 		b.tally.Refuse(limit.HookQuestions, "question to the backend refused")
@@ -67,18 +67,18 @@ func (b *Backend) attempts(ctx context.Context, q *question, body any, read func
 	case err != nil:
 		return ended(err, false)
 	}
-	defer leave()
+	defer turn.leave()
 	sent := false   // an earlier attempt may have been processed
 	var last *Error // of the attempt before
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		done, err := b.breaker.Allow()
+		done, err := b.breakers[q.kind].Allow()
 		if err != nil {
 			return afterwards(&Error{Outcome: Busy, Cause: fmt.Errorf("breaker open: %w", err)}, sent)
 		}
 		a, refusal := b.post(ctx, q, text)
 		if refusal == nil {
 			if err := read(a); err != nil {
-				refusal = failed("%w", err)
+				refusal = failed("%.200s", err) // which may quote the answer
 			}
 		}
 		if refusal == nil {
@@ -95,7 +95,11 @@ func (b *Backend) attempts(ctx context.Context, q *question, body any, read func
 		if wait == 0 {
 			wait = pause/2 + rand.N(pause/2)
 		}
-		if !q.again(refusal, a) || !sleep(ctx, wait) {
+		if !q.again(refusal, a) {
+			return afterwards(refusal, sent)
+		}
+		turn.pause() // others need not wait for what this question waits for
+		if !sleep(ctx, wait) || !turn.resume(ctx) {
 			return afterwards(refusal, sent)
 		}
 	}

@@ -56,10 +56,11 @@ func outcomeOf(err error) Outcome {
 }
 
 // isFailure reports whether an attempt counts as a failure of the backend. A refusal does not, and
-// neither does the request to come later, with which a backend protects itself.
+// neither does the request to come later, with which a backend protects itself, nor an answer that is not
+// understood: the backend is there, and what a client has sent may be the reason.
 func isFailure(err error) bool {
 	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.Outcome != Refused && !errors.Is(err, errRetryLater)
+		return e.Outcome != Refused && e.Outcome != Failed && !errors.Is(err, errRetryLater)
 	}
 	return err != nil
 }

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -65,7 +66,7 @@ type Backend struct {
 	transport http.RoundTripper
 	closeIdle func()
 	queue     *queue
-	breaker   *gobreaker.TwoStepCircuitBreaker[struct{}]
+	breakers  map[string]*gobreaker.TwoStepCircuitBreaker[struct{}] // by type: what clients send must not close the door to others
 	metrics   metrics
 	tally     *limit.Tally
 	log       *zap.Logger
@@ -111,14 +112,24 @@ func New(o Options) (*Backend, error) {
 		b.secrets = append(b.secrets, []byte(secret))
 	}
 	if b.transport = o.Transport; b.transport == nil {
-		own := newTransport(cmp.Or(o.Concurrency, 128))
+		own := newTransport(cmp.Or(o.Concurrency, 128), b.timeout)
 		b.transport, b.closeIdle = own, own.CloseIdleConnections
 	}
 	// A backend that fails must not fill the log.
 	b.log = cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, 10*time.Second, 5, 0)
 	}))
-	b.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+	b.breakers = make(map[string]*gobreaker.TwoStepCircuitBreaker[struct{}])
+	for _, kind := range []string{typePing, typeConnect, typeEvent} {
+		b.breakers[kind] = b.newBreaker(kind)
+	}
+	b.open, b.close = context.WithCancel(context.Background())
+	return b, nil
+}
+
+func (b *Backend) newBreaker(kind string) *gobreaker.TwoStepCircuitBreaker[struct{}] {
+	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:        kind,
 		MaxRequests: 1,
 		Interval:    breakerWindow, BucketPeriod: breakerWindow / 10,
 		Timeout: breakerPause,
@@ -127,23 +138,30 @@ func New(o Options) (*Backend, error) {
 		},
 		IsSuccessful: func(err error) bool { return !isFailure(err) },
 		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			b.log.Warn("backend hook breaker changed", zap.Stringer("state", to))
+		OnStateChange: func(kind string, _, to gobreaker.State) {
+			b.log.Warn("backend hook breaker changed", zap.String("type", kind), zap.Stringer("state", to))
 		},
 	})
-	b.open, b.close = context.WithCancel(context.Background())
-	return b, nil
 }
+
+// typePing is the type of the question of [Backend.Ping].
+const typePing = "rejoin.ping"
 
 // newTransport returns a transport that follows no redirect, keeps no cookie, and reads a bounded
 // number of headers. It verifies certificates.
-func newTransport(connections int) *http.Transport {
+func newTransport(connections int, timeout time.Duration) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = connections, connections, connections
 	t.MaxResponseHeaderBytes = 64 << 10
 	// Servers close idle connections too: Node.js by default after 5 seconds. A question on a
 	// connection that is being closed would have an unknown outcome.
 	t.IdleConnTimeout = 4 * time.Second
+	// What a question has begun continues when the question has timed out, and takes the place of another
+	// connection. A connection of HTTP/2 outlives the questions that have timed out on it, so one that has
+	// died in silence must be noticed.
+	t.DialContext = (&net.Dialer{Timeout: timeout}).DialContext
+	t.TLSHandshakeTimeout = timeout
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: timeout, PingTimeout: timeout}
 	t.DisableCompression = true // an answer is short, and its size is bounded as it arrives
 	return t
 }
@@ -159,7 +177,7 @@ func (b *Backend) Close() {
 
 // Ping asks the backend for nothing, to check the URL and the secrets: it must answer 200 or 204.
 func (b *Backend) Ping(ctx context.Context) error {
-	q := &question{kind: "rejoin.ping", id: newID()}
+	q := &question{kind: typePing, id: newID()}
 	return b.ask(ctx, q, struct {
 		Type string `json:"type"`
 		ID   string `json:"id"`

@@ -221,6 +221,7 @@ func TestBreakerCountsFailuresOnly(t *testing.T) {
 	for name, answer := range map[string]stub{
 		"refused":  func(*http.Request) (int, string, error) { return http.StatusConflict, `{"code":"no"}`, nil },
 		"later":    func(*http.Request) (int, string, error) { return http.StatusTooManyRequests, "", nil },
+		"garbled":  func(*http.Request) (int, string, error) { return http.StatusOK, `{"x":1}`, nil },
 		"canceled": func(r *http.Request) (int, string, error) { return 0, "", r.Context().Err() },
 	} {
 		attempts := 0
@@ -238,7 +239,7 @@ func TestBreakerCountsFailuresOnly(t *testing.T) {
 		if name != "canceled" && attempts != 3*breakerRow {
 			t.Errorf("%s: %d attempts, want %d", name, attempts, 3*breakerRow)
 		}
-		if c := b.breaker.Counts(); c.TotalFailures > 0 {
+		if c := b.breakers[typeEvent].Counts(); c.TotalFailures > 0 {
 			t.Errorf("%s: %+v", name, c)
 		}
 	}
@@ -277,5 +278,16 @@ func TestPercentEncoded(t *testing.T) {
 		if got := percentEncoded(text); got != want {
 			t.Errorf("%q: got %q, want %q", text, got, want)
 		}
+	}
+}
+
+// TestBytesOfOneOwner: one owner's questions leave bytes to others.
+func TestBytesOfOneOwner(t *testing.T) {
+	q := newQueue(128)
+	for range 16 {
+		_, _ = q.enter(t.Context(), "user mallory", 1<<20-10) // refused beyond its share
+	}
+	if _, err := q.enter(t.Context(), "user ann", 1000); err != nil {
+		t.Errorf("another owner's question of 1 kB: %v", err)
 	}
 }

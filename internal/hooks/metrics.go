@@ -49,10 +49,12 @@ func (m *metrics) watch(b *Backend) {
 	add(prometheus.GaugeOpts{Name: "rejoin_hook_bytes", Help: "Bytes of the questions to the backend, in flight or waiting."}, func() float64 { return float64(b.queue.stats().bytes) })
 	add(prometheus.GaugeOpts{Name: "rejoin_hook_oldest_seconds", Help: "Age of the oldest of these questions."}, func() float64 { return b.queue.stats().oldest.Seconds() })
 	add(prometheus.GaugeOpts{Name: "rejoin_hook_breaker_open", Help: "1 while the backend fails and no question is sent, except one per second."}, func() float64 {
-		if b.breaker.State() == gobreaker.StateClosed {
-			return 0
+		for _, breaker := range b.breakers {
+			if breaker.State() != gobreaker.StateClosed {
+				return 1
+			}
 		}
-		return 1
+		return 0
 	})
 }
 

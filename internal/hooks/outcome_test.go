@@ -249,7 +249,7 @@ func TestCanceled(t *testing.T) {
 	if _, _, err := b.Connect(ctx, Connect{}); outcomeOf(err) != canceled {
 		t.Errorf("got %v, want %s", err, canceled)
 	}
-	if c := b.breaker.Counts(); c.TotalFailures != 0 {
+	if c := b.breakers[typeConnect].Counts(); c.TotalFailures != 0 {
 		t.Errorf("the breaker counts %+v", c)
 	}
 }

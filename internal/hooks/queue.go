@@ -25,8 +25,11 @@ type queue struct {
 	mu    sync.Mutex
 	bytes int
 	all   map[*place]struct{} // in flight or waiting
-	own   map[string]int      // places by owner, except of ""
+	own   map[string]share    // by owner, except of ""
 }
+
+// A share is what one owner has of a queue.
+type share struct{ places, bytes int }
 
 // A place is one question in a queue.
 type place struct {
@@ -37,28 +40,29 @@ type place struct {
 }
 
 func newQueue(concurrency int) *queue {
-	return &queue{slots: make(chan struct{}, concurrency), all: make(map[*place]struct{}), own: make(map[string]int)}
+	return &queue{slots: make(chan struct{}, concurrency), all: make(map[*place]struct{}), own: make(map[string]share)}
 }
 
 // places returns the maximum number of questions, in flight or waiting.
 func (q *queue) places() int { return (1 + waitingPerSlot) * cap(q.slots) }
 
 // enter waits for the turn of a question of some bytes. It fails immediately if too many wait, and
-// otherwise when ctx ends. An owner, such as an address, may have as many places as are left for others;
-// "" may have all. leave ends the turn.
-func (q *queue) enter(ctx context.Context, owner string, bytes int) (leave func(), err error) {
+// otherwise when ctx ends. An owner, such as an address, may have as many places and bytes as are left for
+// others; "" may have all.
+func (q *queue) enter(ctx context.Context, owner string, bytes int) (t *turn, err error) {
 	p := &place{since: time.Now(), owner: owner, bytes: bytes}
 	q.mu.Lock()
+	own := q.own[owner]
 	switch left := q.places() - len(q.all); {
-	case left == 0, owner != "" && q.own[owner] >= left:
+	case left == 0, own.places > 0 && own.places >= left:
 		err = errFull
-	case q.bytes > 0 && q.bytes+bytes > maxBytes: // a single one is allowed whatever its size
+	case q.bytes > 0 && (q.bytes+bytes > maxBytes || own.bytes >= maxBytes-q.bytes): // a single one is allowed whatever its size
 		err = errBytes
 	default:
 		q.all[p] = struct{}{}
 		q.bytes += bytes
 		if owner != "" {
-			q.own[owner]++
+			q.own[owner] = share{own.places + 1, own.bytes + bytes}
 		}
 	}
 	q.mu.Unlock()
@@ -71,13 +75,47 @@ func (q *queue) enter(ctx context.Context, owner string, bytes int) (leave func(
 		q.remove(p)
 		return nil, context.Cause(ctx)
 	}
+	q.run(p, true)
+	return &turn{q, p, true}, nil
+}
+
+func (q *queue) run(p *place, running bool) {
 	q.mu.Lock()
-	p.running = true
+	p.running = running
 	q.mu.Unlock()
-	return func() {
-		<-q.slots
-		q.remove(p)
-	}, nil
+}
+
+// A turn is that of a question. It is not safe for concurrent use.
+type turn struct {
+	queue *queue
+	place *place
+	held  bool
+}
+
+// pause lets others have the turn. The question keeps its place.
+func (t *turn) pause() {
+	if t.held {
+		t.held = false
+		t.queue.run(t.place, false)
+		<-t.queue.slots
+	}
+}
+
+// resume waits for the next turn, and reports whether there is one before ctx ends.
+func (t *turn) resume(ctx context.Context) bool {
+	select {
+	case t.queue.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	t.held = true
+	t.queue.run(t.place, true)
+	return true
+}
+
+func (t *turn) leave() {
+	t.pause()
+	t.queue.remove(t.place)
 }
 
 func (q *queue) remove(p *place) {
@@ -85,7 +123,10 @@ func (q *queue) remove(p *place) {
 	defer q.mu.Unlock()
 	delete(q.all, p)
 	q.bytes -= p.bytes
-	if q.own[p.owner]--; q.own[p.owner] <= 0 {
+	switch own := q.own[p.owner]; {
+	case own.places > 1:
+		q.own[p.owner] = share{own.places - 1, own.bytes - p.bytes}
+	default:
 		delete(q.own, p.owner)
 	}
 }

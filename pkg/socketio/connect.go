@@ -59,6 +59,18 @@ func (s *Server) admit(r *ConnectRequest) {
 	defer cancel()
 	err = errGoexit
 	err = r.connect(ctx, pid, offset)
+	if b := (*baseless)(nil); errors.As(err, &b) {
+		b.request.anew()
+		err = errGoexit
+		if err = b.request.screen(); err != nil {
+			refused = true
+			return
+		}
+		ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout) // the middlewares may have taken long
+		defer cancel()
+		err = errGoexit
+		err = b.request.begin(ctx)
+	}
 }
 
 // abandon ends a socket that was never connected.
@@ -123,6 +135,9 @@ func (r *ConnectRequest) connect(ctx context.Context, pid string, offset json.Ra
 	srv.stats.recoveries.add(refusal.reason)
 	srv.log.Info("session not recovered", zap.String("namespace", s.nsName),
 		zap.String("reason", refusal.reason), zap.Error(refusal.err))
+	if claim.request.resting && refusal.reason != refusedEpoch {
+		return &baseless{claim.request}
+	}
 	return claim.request.begin(ctx)
 }
 

@@ -31,7 +31,7 @@ func (r *ConnectRequest) Former(ctx context.Context) (f Former, ok bool, err err
 	s, srv := r.socket, r.socket.ns.srv
 	pid, _, _ := connectAuth(r.auth)
 	p, able := srv.sessions.(session.Peeker)
-	if !s.recovers || !able || !isID(pid) || srv.owned.over(pid) {
+	if r.alone || !s.recovers || !able || !isID(pid) || srv.owned.over(pid) {
 		return f, false, nil
 	}
 	if srv.recoveries.wait(pid, time.Now()) > 0 { // its recovery will not be tried either
@@ -48,6 +48,32 @@ func (r *ConnectRequest) Former(ctx context.Context) (f Former, ok bool, err err
 	}
 	away := srv.opts.sessionLife() - left - RefreshPeriod(srv.opts.RecoveryWindow)
 	return Former{found.User, found.Data, kept(found.Rooms), max(0, away)}, true, nil
+}
+
+// RestOnFormer states that the middleware has decided by what [ConnectRequest.Former] has shown. If the client
+// is not recovered, all middlewares run once more, and Former shows nothing: a server may have
+// disconnected the client while it was away, which is known only when the recovery has read what it
+// missed. The exception is a session from before history was lost.
+func (r *ConnectRequest) RestOnFormer() {
+	_ = r.decide(func() error {
+		r.resting = true
+		return nil
+	})
+}
+
+// A baseless error says that the decisions rest on a session that is not recovered.
+type baseless struct{ request *ConnectRequest }
+
+func (*baseless) Error() string { return "socketio: decided by a session that is not recovered" }
+
+// anew makes the request one that nobody has decided about, without a former session.
+func (r *ConnectRequest) anew() {
+	s := r.socket
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.final, r.id, r.rooms, r.keep, r.data = false, "", nil, nil, nil
+	r.resting, r.alone = false, true
+	s.user, s.values, s.kept = "", nil, ""
 }
 
 func temporary(err error) error { return errors.Join(ErrTemporary, err) }

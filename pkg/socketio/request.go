@@ -28,6 +28,9 @@ type ConnectRequest struct {
 	rooms []string                 // that the socket is in from the start
 	keep  []func(room string) bool // of KeepRooms
 	data  json.RawMessage          // of SetData; not for a recovered socket
+
+	resting bool // of RestOnFormer
+	alone   bool // Former shows no session: the client's was not recovered
 }
 
 // errDecided is returned when it is too late for a decision.
