@@ -67,7 +67,7 @@ func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user, own
 		r.Keep(former.Kept)
 		return v, setData(r, former.Data)
 	}
-	// The backend goes on working if the client leaves, so the question keeps its turn: clients that come
+	// The backend continues if the client disconnects, so the question keeps its turn: clients that come
 	// and go must not be more questions than the limit.
 	v, record, err := h.Backend.Connect(context.WithoutCancel(ctx), question)
 	if err != nil {
