@@ -40,6 +40,7 @@ func (s *Socket) join(ctx context.Context, names []string, back *rewinding) erro
 		s.mu.Unlock()
 		return nil
 	}
+	s.observe(at)
 	if err := s.tooMany(added); err != nil {
 		s.mu.Unlock()
 		if errors.Is(err, errMemberships) {
@@ -49,7 +50,6 @@ func (s *Socket) join(ctx context.Context, names []string, back *rewinding) erro
 		}
 		return err
 	}
-	s.observe(at)
 	s.enter(added)
 	s.mu.Unlock()
 	return s.settle(ctx, added, nil, back)

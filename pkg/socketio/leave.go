@@ -138,7 +138,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	}
 	owed := s.rooms.owe(s.owed(), seen)
 	l := s.beginLeave(d.command, left, len(left) > 0 && (owed || !seen.Includes(end)))
-	if !d.late && !d.local {
+	if !d.late {
 		s.observe(seen)
 	}
 	s.gate.shut++

@@ -36,7 +36,7 @@ func (s *Socket) offer(d *delivery) {
 		}
 		return
 	}
-	if s.receipt != nil && s.isSilence(d.ev.Cursor.At) {
+	if s.receipt != nil && !d.local && !d.volatile() && s.isSilence(d.ev.Cursor.At) {
 		s.observe(s.ns.srv.feed.cursor) // the former receipt has it if the client does not receive this one
 	}
 	looked := !s.unlisted && s.lingering == 0 // the index entry is still valid

@@ -248,8 +248,13 @@ func (o *Options) sessionLife() time.Duration {
 	return o.RecoveryWindow + RefreshPeriod(o.RecoveryWindow)
 }
 
+// detection is the maximum time until a node notices that a client is no longer connected.
+func (o *Options) detection() time.Duration { return o.Engine.PingInterval + o.Engine.PingTimeout }
+
+// quiet is the time without events after which what a client has been given is noted before it is sent
+// the next one. It must not be noted again while the client may have been cut before the first of them.
+func (o *Options) quiet() time.Duration { return max(o.sessionLife(), o.detection()) }
+
 // memory is the time for which a room that was left is remembered: as long as a client that was
 // cut before, and perhaps detected late, may be recovered.
-func (o *Options) memory() time.Duration {
-	return o.sessionLife() + o.Engine.PingInterval + o.Engine.PingTimeout + 10*time.Second
-}
+func (o *Options) memory() time.Duration { return o.quiet() + o.detection() + 10*time.Second }

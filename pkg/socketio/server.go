@@ -109,7 +109,7 @@ func NewServer(o Options) (*Server, error) {
 		s.adapter, s.ownsIt = a, true
 	}
 	s.silence = newSilence(s.adapter, o.sessionLife())
-	s.silent = uint64(min(s.silence, o.sessionLife()).Milliseconds())
+	s.silent = uint64(min(s.silence, o.quiet()).Milliseconds())
 	if o.Engine.OnPanic == nil {
 		o.Engine.OnPanic = func(hook string, value any, stack []byte) {
 			s.reportPanic(&PanicError{Callback: "Engine." + hook, Value: value, Stack: stack})

@@ -45,6 +45,9 @@ func TestFormerRoomsOfASilentClient(t *testing.T) {
 				a.want(numbered(0))
 				if excepted {
 					must(t, n.To(r).Except(x).Emit(t.Context(), "n", 1))
+					head, err := n.adapter.Head(t.Context())
+					must(t, err)
+					eventually(t, "the node has reached it", func() bool { return n.feed.now().Includes(head) }) // before the leave
 				} else {
 					must(t, n.To(r, x).Emit(t.Context(), "n", 1))
 					a.want(numbered(1))
