@@ -36,8 +36,10 @@ var placeholders = map[string]string{
 func defaults(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, row := range regexp.MustCompile(`(?m)^(REJOIN_\w+) +(\S+)`).FindAllStringSubmatch(node(t, "-h"), -1) {
-		all[row[1]] = strings.TrimPrefix(row[2], "-")
+	for _, row := range regexp.MustCompile(`(?m)^  (REJOIN_\w+) \(default: (.*)\)$`).FindAllStringSubmatch(node(t, "-h"), -1) {
+		if all[row[1]] = row[2]; row[2] == "none" {
+			all[row[1]] = ""
+		}
 	}
 	if len(all) < 20 {
 		t.Fatalf("rejoin -h lists only %v", all)
