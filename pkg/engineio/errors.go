@@ -69,6 +69,7 @@ var (
 var (
 	errPeerClosed  = errors.New("closed by the peer")
 	errOverlap     = errors.New("overlapping requests")
+	errRepeated    = errors.New("GET repeated by a proxy")
 	errContentType = errors.New("unexpected content type")
 	errClientPing  = errors.New("ping from a client")
 	errTooLarge    = errors.New("message exceeds the maximum payload")

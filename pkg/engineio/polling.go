@@ -57,6 +57,7 @@ type pollingTransport struct {
 	// Guarded by c.mu.
 	state   pollingState
 	get     getState
+	asked   string              // the parameter t of the last GET
 	woken   chan struct{}       // of the GET, closed when it need not wait any more
 	taken   chan struct{}       // capacity 1: Recv has taken something from inbox; nil until awaited
 	posting bool                // a POST is being received

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // serveGet waits until there is something to send, and sends it.
@@ -27,6 +28,11 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		return
 	case p.get != getNone:
 		c.closeLocked(&CloseError{Reason: TransportError, Err: errOverlap}, closeDiscard)
+		c.mu.Unlock()
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	case c.closed == nil && p.repeated(r):
+		c.closeLocked(&CloseError{Reason: TransportError, Err: errRepeated}, closeDiscard)
 		c.mu.Unlock()
 		w.WriteHeader(http.StatusBadRequest)
 		return
@@ -86,6 +92,15 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		p.broken(err)
 	}
+}
+
+// repeated reports whether a proxy has sent the last GET again: its answer, which had packets, was lost
+// with a node or a connection, and its client would not notice. Stock clients put a random text into each
+// GET. Some others put the time in seconds, so numbers say nothing. c.mu is held.
+func (p *pollingTransport) repeated(r *http.Request) bool {
+	former := p.asked
+	p.asked = r.URL.Query().Get("t")
+	return p.asked == former && strings.ContainsFunc(former, unicode.IsLetter)
 }
 
 // broken closes the connection because a GET was not answered, unless its client has closed: the

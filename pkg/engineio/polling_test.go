@@ -121,6 +121,35 @@ func TestTwoGETs(t *testing.T) {
 	b.unknown(sid)
 }
 
+// A proxy repeats a GET if a node ends before it has passed the answer on. The client must learn that
+// packets were lost.
+func TestRepeatedGET(t *testing.T) {
+	get := func(b *bench, sid, t string) int {
+		b.Helper()
+		res, _, err := b.raw("GET", "/engine.io/?EIO=4&transport=polling&sid="+sid+"&t="+t, "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		return res.StatusCode
+	}
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	for i, test := range []struct {
+		t    string
+		want int
+	}{{"tlwueag9", 200}, {"tlwuxsjx", 200}, {"1764540000", 200}, {"1764540000", 200}, {"", 200}, {"", 200}, {"tlwueag9", 200}, {"tlwueag9", 400}} {
+		if err := c.Send(Text([]byte("a"))); err != nil {
+			t.Fatal(err)
+		}
+		if got := get(b, sid, test.t); got != test.want {
+			t.Errorf("GET %d with %q: %d, want %d", i, test.t, got, test.want)
+		}
+	}
+	b.endsBy(TransportError)
+	b.unknown(sid)
+}
+
 func TestTwoPOSTs(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()

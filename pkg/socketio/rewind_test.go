@@ -5,12 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
-	"sync"
 	"testing"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
@@ -350,23 +346,14 @@ func TestSlowClientsDoNotHoldUpAckJoin(t *testing.T) {
 	rewindingJoin(n.Of("/"))
 	must(t, n.To("large").Emit(t.Context(), "n", strings.Repeat("x", 60_000)))
 	const clients = concurrentRewinds + 4
-	var dialing sync.WaitGroup
 	for range clients {
-		dialing.Go(func() {
-			ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?EIO=4&transport=websocket", nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			t.Cleanup(func() { _ = ws.NetConn().Close() })
-			_ = ws.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10) // so that few acks fill it
-			_ = ws.WriteMessage(websocket.TextMessage, []byte("40"))
-			for i := range 20 {
-				_ = ws.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `42%d["rewind",1,["large"]]`, i))
-			}
-		})
+		poll, post := n.polling(t)
+		post("40")
+		poll()
+		for i := range 3 { // the second waits for the first one's ack to be taken
+			post(fmt.Sprintf(`42%d["rewind",1,["large"]]`, i))
+		}
 	}
-	dialing.Wait()
 	unread := func() (count int) {
 		n.mu.Lock()
 		defer n.mu.Unlock()

@@ -60,7 +60,7 @@ func joinWithHistory(t *testing.T, c *cluster) {
 
 	d := startDriver(t)
 	var clients []*npmSocket
-	for i, options := range []string{"websocket", "websocket", "websocket", "websocket", "websocket", "websocket"} {
+	for i, options := range []string{"websocket", "websocket", "polling", "websocket", "polling", "websocket"} {
 		s := d.open(fmt.Sprint("client ", i), newest, front.URL, transports[options])
 		s.must("rewinder", map[string]any{"rooms": rooms, "last": rewound, "stay": 300})
 		clients = append(clients, s)

@@ -137,8 +137,9 @@ const commands = {
     const begin = () => {
       unsure = s.recovered && !inside;
       if (!s.recovered) inside = false;
-      if (inside) later();
-      else join();
+      if (inside) return later();
+      say({ socket, report: "left" }); // perhaps: the ack of a leave may have been lost
+      join();
     };
     s.on("connect", begin);
     s.on("disconnect", () => turn++);
