@@ -41,6 +41,9 @@ func (n *node) reload(current config) config {
 		n.log.Error("reload failed; the configuration stays as it is", zap.Error(err))
 		return before
 	}
+	for _, w := range r.warnings {
+		n.log.Warn(w)
+	}
 	n.log.Info("configuration reloaded", zap.Strings("changed", used))
 	if len(ignored) > 0 {
 		n.log.Warn("changed values that need a restart", zap.Strings("variables", ignored))

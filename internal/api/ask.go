@@ -79,6 +79,9 @@ func (a *API) ask(ctx context.Context, body []byte) (any, error) {
 		}
 		wait = time.Duration(*q.Timeout) * time.Millisecond
 	}
+	if err := callerOf(ctx).mayExcept(q.target); err != nil {
+		return nil, err
+	}
 	b, values, err := a.addressed(ctx, q.target, q.event)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/strict"
 )
 
 // A Caller is a backend with keys of its own, a name for logs and metrics, and a scope. A list of the
@@ -92,6 +93,15 @@ func parseCaller(name string, raw json.RawMessage) (Caller, error) {
 	if err := decode(raw, &body); err != nil {
 		// An error of the decoder could quote a key.
 		return Caller{}, errors.New("want an object with keys, calls, namespaces and rooms, each a list of texts")
+	}
+	members, err := strict.Members(raw)
+	if err != nil {
+		return Caller{}, err
+	}
+	for list, value := range members {
+		if string(value) == "null" {
+			return Caller{}, fmt.Errorf("%s is null; leave it out to allow all", list)
+		}
 	}
 	c := Caller{Name: name, Keys: body.Keys, Calls: body.Calls, Namespaces: body.Namespaces, Rooms: body.Rooms}
 	if len(c.Keys) == 0 {
@@ -182,6 +192,26 @@ func (c *Caller) mayReach(what string) error {
 	}
 	return fail(missingScope, "the scope of caller %q has only the rooms %s; %s requires a scope without rooms",
 		c.Name, strings.Join(c.Rooms, ", "), what)
+}
+
+// mayClose returns nil, or why the caller may not close connections, which may have sockets of any
+// namespace.
+func (c *Caller) mayClose() error {
+	if c.Namespaces == nil {
+		return nil
+	}
+	return fail(missingScope, "the scope of caller %q has only the namespaces %s; close requires a scope without namespaces",
+		c.Name, strings.Join(c.Namespaces, ", "))
+}
+
+// mayExcept returns nil, or why the caller may not except the rooms of a target from a call whose effect
+// it can read: who is left out would show who is in them.
+func (c *Caller) mayExcept(t target) error {
+	except, err := withUsers(t.Except, t.ExceptUsers)
+	if err != nil {
+		return err
+	}
+	return c.mayUse(except...)
 }
 
 // seen returns the rooms of which the caller may know.

@@ -55,6 +55,11 @@ func TestScopes(t *testing.T) {
 		{"orders", "join", `{"rooms":["vip"],"join":["order:2"]}`, `"vip"`},
 		{"orders", "leave", `{"rooms":["order:1"],"leave":["vip"]}`, `"vip"`},
 		{"orders", "disconnect", `{"rooms":["order:1"]}`, ""},
+		{"orders", "disconnect", `{"rooms":["order:1"],"except":["order:2"],"exceptUsers":["ann"],"close":true}`, ""},
+		{"orders", "disconnect", `{"rooms":["order:1"],"except":["vip"]}`, `"vip"`},
+		{"orders", "join", `{"rooms":["order:1"],"join":["order:2"],"except":["vip"]}`, `"vip"`},
+		{"orders", "leave", `{"rooms":["order:1"],"leave":["order:2"],"except":["vip"]}`, `"vip"`},
+		{"orders", "ask", `{` + e + `,"rooms":["order:1"],"except":["vip"],"timeout":1}`, `"vip"`},
 		{"orders", "disconnect", `{"everyone":true}`, "everyone"},
 		{"orders", "ask", `{` + e + `,"rooms":["vip"],"timeout":1}`, `"vip"`},
 		{"orders", "rooms", "", `"rooms" in its calls, which are emit, batch, join, leave, ask, disconnect`},
@@ -68,12 +73,17 @@ func TestScopes(t *testing.T) {
 		{"reader", "rooms?namespace=/none", "", `"/none"`},
 		{"reader", "sockets?room=order:1", "", ""},
 		{"reader", "sockets?room=order:1&room=vip", "", `"vip"`},
+		{"reader", "sockets?room=order:1&except=order:2", "", ""},
+		{"reader", "sockets?room=order:1&except=vip", "", `"vip"`},
+		{"reader", "sockets?room=order:1&except=user:ann", "", `"user:ann"`},
 		{"reader", "sockets?user=ann", "", `"user:ann"`},
 		{"reader", "sockets?socket=x", "", "sockets"},
 		{"reader", "sockets", "", "everyone"},
 		{"reader", "emit", `{` + e + `,"rooms":["order:1"]}`, `"emit"`},
 		{"chat", "emit", `{` + e + `,"namespace":"/chat","everyone":true}`, ""},
 		{"chat", "rooms?namespace=/chat", "", ""},
+		{"chat", "disconnect", `{"namespace":"/chat","everyone":true}`, ""},
+		{"chat", "disconnect", `{"namespace":"/chat","everyone":true,"close":true}`, `has only the namespaces /ch*; close requires`},
 		{"chat", "emit", `{` + e + `,"everyone":true}`, `"/" in its namespaces, which are /ch*`},
 		{"chat", "rooms", "", `"/"`},
 		{"ops", "emit", `{` + e + `,"everyone":true}`, `"emit" in its calls, which are pprof`},
@@ -112,6 +122,17 @@ func TestScopesInABatch(t *testing.T) {
 	}
 	if p := got.Results[1].Problem; p == nil || p.Code != missingScope.name || p.Status != http.StatusForbidden {
 		t.Errorf("got %s", w.Body)
+	}
+}
+
+// TestScopesHideNamespaces: a caller with namespaces is not told which others there are.
+func TestScopesHideNamespaces(t *testing.T) {
+	a, _ := scoped(t, Options{})
+	for k, names := range map[string]bool{"the-key-of-chat-": false, key: true} {
+		p := problemOf(t, call(a, "GET", "rooms?namespace=/ch", "", "X-API-Key: ", "X-API-Key: "+k))
+		if p.Code != unknownNamespace.name || strings.Contains(p.Detail, "/chat") != names {
+			t.Errorf("%s: got %+v", k, p)
+		}
 	}
 }
 
@@ -195,6 +216,9 @@ func TestParseCallers(t *testing.T) {
 		`{"` + strings.Repeat("a", 41) + `":{` + k + `}}`:        "a name is",
 		`{"a":{` + k + `,"calls":[]}}`:                           "calls is empty",
 		`{"a":{` + k + `,"rooms":[]}}`:                           "rooms is empty",
+		`{"a":{` + k + `,"calls":null}}`:                         "calls is null",
+		`{"a":{` + k + `,"namespaces":null}}`:                    "namespaces is null",
+		`{"a":{` + k + `,"rooms":null}}`:                         "rooms is null",
 		`{"a":{` + k + `,"calls":["Emit"]}}`:                     "unknown call",
 		`{"a":{` + k + `,"calls":["openapi.yaml"]}}`:             "unknown call",
 		`{"a":{` + k + `,"rooms":["["]}}`:                        "malformed pattern",

@@ -54,6 +54,9 @@ func (a *API) moved(ctx context.Context, t target, field string, rooms []string)
 	if err := callerOf(ctx).mayUse(rooms...); err != nil {
 		return b, err
 	}
+	if err := callerOf(ctx).mayExcept(t); err != nil {
+		return b, err
+	}
 	return a.broadcast(ctx, t)
 }
 
@@ -64,6 +67,14 @@ func (a *API) disconnect(ctx context.Context, body []byte, k *callKey) (any, err
 	}
 	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
+	}
+	if err := callerOf(ctx).mayExcept(c.target); err != nil {
+		return nil, err
+	}
+	if c.Close {
+		if err := callerOf(ctx).mayClose(); err != nil {
+			return nil, err
+		}
 	}
 	b, err := a.broadcast(ctx, c.target)
 	if err != nil {

@@ -53,6 +53,9 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	if _, given := q["namespace"]; given {
 		t.Namespace = &q["namespace"][0]
 	}
+	if err := callerOf(ctx).mayExcept(t); err != nil {
+		return nil, err
+	}
 	b, err := a.broadcast(ctx, t)
 	if err != nil {
 		return nil, err

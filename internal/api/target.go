@@ -104,6 +104,9 @@ func (a *API) namespace(ctx context.Context, name string) (*socketio.Namespace, 
 			return ns, nil
 		}
 	}
+	if callerOf(ctx).Namespaces != nil { // the others are not for it
+		return nil, fail(unknownNamespace, "unknown namespace %q", name)
+	}
 	served := slices.Sorted(maps.Keys(a.o.Namespaces))
 	return nil, fail(unknownNamespace, "unknown namespace %q; the node has %s",
 		name, strings.Join(append(served, a.o.Patterns...), ", "))

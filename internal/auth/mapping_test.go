@@ -100,6 +100,8 @@ func TestMapping(t *testing.T) {
 		"can, not elsewhere":       {"", "", `{"realm_access.roles=admin":{"all":true}}`, `{"sub":"ann","roles":["admin"],"realm_access.roles":["admin"],"realm_access":{"Roles":["admin"]}}`, `{"user":"ann","can":{"join":["default"]}}`},
 		"can, nested":              {"", "", `{"realm_access.roles=admin":{"all":true}}`, `{"sub":"ann","realm_access":{"roles":["x","admin"]}}`, `{"user":"ann","can":{"all":true,"join":["default"]}}`},
 		"can, a flag":              {"", "", `{"moderator=true":{"broadcast":true}}`, `{"sub":"ann","moderator":true}`, `{"user":"ann","can":{"broadcast":true,"join":["default"]}}`},
+		"can, any but false":       {"", "", `{"a":{"broadcast":true},"b={}":{"all":true},"c=false":{"private":true},"d=x{}":{"to":["{}"]}}`, `{"sub":"ann","a":false,"b":["false"],"c":false,"d":"xfalse"}`, `{"user":"ann","can":{"join":["default"],"private":true,"to":["false"]}}`},
+		"rooms, a flag unset":      {"", "mod as mods", "", `{"sub":"ann","mod":false}`, `{"user":"ann","can":{"join":["default"]}}`},
 		"can, a flag unset":        {"", "", `{"moderator=true":{"broadcast":true}}`, `{"sub":"ann","moderator":false}`, `{"user":"ann","can":{"join":["default"]}}`},
 		"can, adds up":             {"", "", `{"scp=a":{"join":["a"]},"scp=b":{"join":["b","default"],"private":true}}`, `{"sub":"ann","scp":"b a"}`, `{"user":"ann","can":{"join":["default","a","b"],"private":true}}`},
 		"can, flags add up":        {"", "", `{"r=a":{"all":true,"broadcast":true,"private":true},"r=b":{"to":["b"]}}`, `{"sub":"ann","r":["a","b"]}`, `{"user":"ann","can":{"all":true,"broadcast":true,"join":["default"],"private":true,"to":["b"]}}`},

@@ -143,7 +143,7 @@ func scalar(raw json.RawMessage) (text string, err error) {
 const placeholder = "{}"
 
 // A source selects values of a claim: CLAIM=VALUE that value, CLAIM=BEFORE{}AFTER all of this form,
-// of which it takes the part between, and CLAIM all.
+// of which it takes the part between, and CLAIM all but false, which CLAIM=false selects.
 type source struct {
 	path          claimPath
 	before, after string
@@ -173,6 +173,9 @@ func parseSource(text string) (s source, err error) {
 func (s source) take(value string) (part string, ok bool) {
 	if !s.takes {
 		return value, value == s.before
+	}
+	if value == "false" && s.before+s.after == "" { // a flag that is not set, or the text of one
+		return "", false
 	}
 	rest, ok := strings.CutPrefix(value, s.before)
 	if !ok {

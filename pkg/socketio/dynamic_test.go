@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"regexp"
 	"strings"
@@ -114,5 +115,31 @@ func TestHold(t *testing.T) {
 	release()
 	if got := n.Stats().Namespaces; got != before || n.lookup("/static") != static {
 		t.Errorf("%d namespaces are left, want %d", got, before)
+	}
+}
+
+// TestHoldKeepsGuards: a name that a function of OfFunc may accept is not held as a child of a later
+// pattern, which would let clients in without the middlewares of its parent.
+func TestHoldKeepsGuards(t *testing.T) {
+	n := start(t, Options{})
+	n.OfPattern(regexp.MustCompile(`^/free-\d+$`))
+	n.OfFunc(func(_ context.Context, name string, _ json.RawMessage) (bool, error) {
+		return strings.HasPrefix(name, "/admin-"), nil
+	}).Use(func(context.Context, *ConnectRequest) error { return errors.New("not an admin") })
+	n.OfPattern(regexp.MustCompile(`^/[a-z]+-\d+$`))
+	for name, want := range map[string]bool{"/free-1": true, "/admin-1": false, "/other-1": false} {
+		_, release, ok := n.Hold(name)
+		if ok != want {
+			t.Errorf("%s: held %t, want %t", name, ok, want)
+		}
+		w := n.dial(t)
+		w.write("40" + name + ",")
+		if got := w.next(); strings.HasPrefix(got, "44") != (name == "/admin-1") {
+			t.Errorf("%s: %s", name, got)
+		}
+		w.cut()
+		if ok {
+			release()
+		}
 	}
 }

@@ -193,14 +193,16 @@ func (s *Server) accept(n *Namespace) error {
 }
 
 // Hold returns the namespace with a name, and keeps it until release is called: one that exists, or
-// a child of the first pattern of OfPattern that matches the name. Otherwise ok is false. Unlike Of
-// it leaves nothing behind, so names may come from requests. Calling release again has no effect.
+// a child of the first pattern of OfPattern that matches the name. Otherwise ok is false, and also if
+// OfFunc was called before that OfPattern: its function might accept the name for a client, and its
+// middlewares would not guard the child of the pattern. Unlike Of it leaves nothing behind, so names
+// may come from requests. Calling release again has no effect.
 func (s *Server) Hold(name string) (n *Namespace, release func(), ok bool) {
 	if !strings.HasPrefix(name, "/") || len(name) > maxNamespaceName || strings.ContainsAny(name, ",?") {
 		return nil, nil, false
 	}
 	s.mu.Lock()
-	n, p := s.namespaces[name], s.matching(name)
+	n, p := s.namespaces[name], s.holding(name)
 	if n != nil {
 		n.clients++
 	}
@@ -212,6 +214,19 @@ func (s *Server) Hold(name string) (n *Namespace, release func(), ok bool) {
 		n = s.open(name, 1, func() *Parent { return p })
 	}
 	return n, sync.OnceFunc(func() { s.exit(n) }), true
+}
+
+// holding returns the parent of a namespace that Hold creates, or nil. s.mu is held.
+func (s *Server) holding(name string) *Parent {
+	for _, p := range s.parents {
+		switch {
+		case p.pattern == nil:
+			return nil
+		case p.pattern.MatchString(name):
+			return p
+		}
+	}
+	return nil
 }
 
 // matching returns the first parent whose pattern matches a name, or nil. s.mu is held.
