@@ -128,6 +128,7 @@ func (s *Server) open(w http.ResponseWriter, r *request) {
 
 func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 	p := newPollingTransport(c)
+	p.asked = r.query.Get("t")
 	c.polling = p
 	if !s.begin(c, r) {
 		s.refuseNew(w, r)

@@ -57,7 +57,8 @@ type pollingTransport struct {
 	// Guarded by c.mu.
 	state   pollingState
 	get     getState
-	asked   string              // the parameter t of the last GET
+	asked   string              // the parameter t of the last GET, or of the handshake
+	varies  bool                // that parameter has changed
 	woken   chan struct{}       // of the GET, closed when it need not wait any more
 	taken   chan struct{}       // capacity 1: Recv has taken something from inbox; nil until awaited
 	posting bool                // a POST is being received

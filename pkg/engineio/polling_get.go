@@ -96,11 +96,12 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 
 // repeated reports whether a proxy has sent the last GET again: its answer, which had packets, was lost
 // with a node or a connection, and its client would not notice. Stock clients put a random text into each
-// GET. Some others put the time in seconds, so numbers say nothing. c.mu is held.
+// request. Others put the time in seconds, so numbers say nothing, or always the same text. c.mu is held.
 func (p *pollingTransport) repeated(r *http.Request) bool {
 	former := p.asked
 	p.asked = r.URL.Query().Get("t")
-	return p.asked == former && strings.ContainsFunc(former, unicode.IsLetter)
+	p.varies = p.varies || p.asked != former
+	return p.varies && p.asked == former && strings.ContainsFunc(former, unicode.IsLetter)
 }
 
 // broken closes the connection because a GET was not answered, unless its client has closed: the

@@ -150,6 +150,25 @@ func TestRepeatedGET(t *testing.T) {
 	b.unknown(sid)
 }
 
+// A client that sends the same text with each request repeats nothing.
+func TestSameTextInEachGET(t *testing.T) {
+	b := setUp(t, Options{})
+	const query = "/engine.io/?EIO=4&transport=polling&t=constant"
+	_, body, err := b.raw("GET", query, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := receive(t, b.conns)
+	for range 3 {
+		if err := c.Send(Text([]byte("a"))); err != nil {
+			t.Fatal(err)
+		}
+		if res, _, err := b.raw("GET", query+"&sid="+body[9:29], ""); err != nil || res.StatusCode != 200 {
+			t.Fatal(res, err)
+		}
+	}
+}
+
 func TestTwoPOSTs(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()

@@ -195,6 +195,7 @@ func (r *rewinding) read(ctx context.Context, joined adapter.Cursor) error {
 			s.reportError(p)
 			if errors.Is(p, errGoexit) { // nothing below runs
 				s.cut(p)
+				s.unsubscribePending(r.rooms)
 			}
 		})
 		if failed != nil {
@@ -209,6 +210,18 @@ func (r *rewinding) read(ctx context.Context, joined adapter.Cursor) error {
 		Type: packet.Ack, Namespace: s.nsName, ID: r.event.ackID, Data: data, Attachments: attachments,
 	}, false)
 	return nil
+}
+
+// unsubscribePending unsubscribes rooms whose join will not be completed: the end of the socket does so
+// for those that it is in only.
+func (s *Socket) unsubscribePending(names []string) {
+	s.mu.Lock()
+	pending := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		st := s.rooms.current(name)
+		return st == nil || !st.pending
+	})
+	s.mu.Unlock()
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, pending)...)
 }
 
 // answer queues the ack. The socket's lock is held.
