@@ -96,12 +96,22 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 
 // repeated reports whether a proxy has sent the last GET again: its answer, which had packets, was lost
 // with a node or a connection, and its client would not notice. Stock clients put a random text into each
-// request. Others put the time in seconds, so numbers say nothing, or always the same text. c.mu is held.
+// request. Others put the time, so clocks say nothing, or always the same text. c.mu is held.
 func (p *pollingTransport) repeated(r *http.Request) bool {
 	former := p.asked
 	p.asked = r.URL.Query().Get("t")
 	p.varies = p.varies || p.asked != former
-	return p.varies && p.asked == former && strings.ContainsFunc(former, unicode.IsLetter)
+	return p.varies && p.asked == former && !isClock(former, time.Now())
+}
+
+// isClock reports whether a parameter t is nothing but the time, which may be the same in two GETs: a
+// number, or milliseconds to base 36, as socket_io_client for Dart sends.
+func isClock(t string, now time.Time) bool {
+	if !strings.ContainsFunc(t, unicode.IsLetter) {
+		return true
+	}
+	ms, err := strconv.ParseInt(t, 36, 64)
+	return err == nil && time.UnixMilli(ms).Sub(now).Abs() < 24*time.Hour
 }
 
 // broken closes the connection because a GET was not answered, unless its client has closed: the

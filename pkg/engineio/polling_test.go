@@ -169,6 +169,22 @@ func TestSameTextInEachGET(t *testing.T) {
 	}
 }
 
+// Some clients send the time in milliseconds to base 36, and may poll twice in one.
+func TestSameTimeInTwoGETs(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	ms := strconv.FormatInt(time.Now().UnixMilli(), 36)
+	for range 2 {
+		if err := c.Send(Text([]byte("a"))); err != nil {
+			t.Fatal(err)
+		}
+		if res, _, err := b.raw("GET", "/engine.io/?EIO=4&transport=polling&sid="+sid+"&t="+ms, ""); err != nil || res.StatusCode != 200 {
+			t.Fatal(res.Status, err)
+		}
+	}
+}
+
 func TestTwoPOSTs(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()

@@ -104,7 +104,7 @@ var waitingAttacks = []attack{
 		},
 		check: func(a *assault) { // they have been refused
 			nodetest.Eventually(a.T, "the calls are not answered", func() error {
-				if n := a.node.Metrics()[`rejoin_api_requests_total{route="emit",status="400"}`]; n < 1 {
+				if n := a.node.Metrics()[`rejoin_api_requests_total{caller="unnamed",route="emit",status="400"}`]; n < 1 {
 					return fmt.Errorf("%v calls", n)
 				}
 				return nil
