@@ -68,30 +68,34 @@ func TestFormerRoomsOfASilentClientThatMissesTwoEvents(t *testing.T) {
 // A client can join although rooms that it left by a command, which was ahead of its node, were many: they
 // are forgotten after a while.
 func TestJoinAfterManyFormerRooms(t *testing.T) {
+	t.Parallel()
+	o := Options{RoomsPerSocket: 1, RecoveryWindow: time.Second, Engine: engineio.Options{PingInterval: time.Second, PingTimeout: time.Second}}
+	var memory time.Duration
+	clients := make(map[uint16]*wire)
 	for _, ahead := range []uint16{0, 1, 3} {
-		t.Run(fmt.Sprint("partition ", ahead), func(t *testing.T) {
-			t.Parallel()
-			o := Options{RoomsPerSocket: 1, RecoveryWindow: time.Second, Engine: engineio.Options{PingInterval: time.Second, PingTimeout: time.Second}}
-			c := newSlowCluster(t)
-			other, _ := c.node(t, "aaaa", o)
-			n, slow := c.node(t, "bbbb", o)
-			joining(n.Namespace)
-			a := n.member(t)
-			var names []string
-			for i := range 10 {
-				names = append(names, fmt.Sprint("many", i))
-			}
-			must(t, other.ToSocket(a.sid).SocketsJoin(t.Context(), names...))
-			sock := n.Socket(a.sid)
-			eventually(t, "it is in the rooms", func() bool { return len(sock.Rooms()) >= len(names) })
-			slow.hold(ahead)
-			must(t, other.To(c.room(ahead, 0)).Emit(t.Context(), "n", 1))
-			must(t, other.ToSocket(a.sid).SocketsLeave(t.Context(), names...))
-			slow.release(ahead)
-			time.Sleep(n.opts.memory() + 3*time.Second)
-			if got := a.call(`["join","x"]`); got != `["ok"]` {
-				t.Errorf("join: got %s, want ok", got)
-			}
-		})
+		c := newSlowCluster(t)
+		other, _ := c.node(t, "aaaa", o)
+		n, slow := c.node(t, "bbbb", o)
+		memory = n.opts.memory()
+		joining(n.Namespace)
+		a := n.member(t)
+		clients[ahead] = a
+		var names []string
+		for i := range 10 {
+			names = append(names, fmt.Sprint("many", i))
+		}
+		must(t, other.ToSocket(a.sid).SocketsJoin(t.Context(), names...))
+		sock := n.Socket(a.sid)
+		eventually(t, "it is in the rooms", func() bool { return len(sock.Rooms()) >= len(names) })
+		slow.hold(ahead)
+		must(t, other.To(c.room(ahead, 0)).Emit(t.Context(), "n", 1))
+		must(t, other.ToSocket(a.sid).SocketsLeave(t.Context(), names...))
+		slow.release(ahead)
+	}
+	time.Sleep(memory + 3*time.Second)
+	for ahead, a := range clients {
+		if got := a.call(`["join","x"]`); got != `["ok"]` {
+			t.Errorf("partition %d: join: got %s, want ok", ahead, got)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 // that its former membership kept from it: events that excepted the room, and other copies of events that
 // it has received.
 func TestFormerRoomsOfASilentClient(t *testing.T) {
+	t.Parallel()
 	o := Options{RecoveryWindow: time.Second, Engine: engineio.Options{PingInterval: time.Second, PingTimeout: 3 * time.Second}}
 	var checks []func()
 	var memory time.Duration
